@@ -1,0 +1,102 @@
+package wire
+
+import "fmt"
+
+// Code is the one vocabulary of endings: a QUIC application error code on
+// stream resets and connection closes, the code in a GOODBYE frame, a metric
+// label and a word in logs. Numbers are never reused or changed.
+//
+// Codes below 0x100 are said by relays. Codes from 0x100 on are said by
+// endpoints; a relay passes them through a stream unchanged and turns anything
+// else that an endpoint says into [CodeCancelled], so that no endpoint can
+// speak in the relay's name.
+type Code uint16
+
+// Codes of the relay.
+const (
+	CodeNone           Code = 0x00 // an orderly end, nothing went wrong
+	CodeInternal       Code = 0x01 // the relay failed in a way that it has no other word for
+	CodeProtocol       Code = 0x02 // a frame is malformed, out of order, or of an unknown mandatory type
+	CodeFrameTooLarge  Code = 0x03 // a frame is longer than its type allows
+	CodeVersion        Code = 0x04 // no common minor version
+	CodeSilent         Code = 0x05 // the endpoint did not say what the protocol expects within its deadline
+	CodeShutdown       Code = 0x06 // the relay is going away
+	CodeNotAdmitted    Code = 0x07 // the operator admits no agent with this route
+	CodeReplaced       Code = 0x08 // a newer connection with the same route key took over
+	CodeRouteUnknown   Code = 0x09 // no agent serves this route here
+	CodeTokenRefused   Code = 0x0a // the agent does not list this token
+	CodeMemory         Code = 0x0b // the relay's buffer memory is fully promised to other streams
+	CodeTooManyStreams Code = 0x0c // the agent's connection has no stream to spare
+	CodeAgentGone      Code = 0x0d // the agent's connection ended while the stream was open
+	CodeDeviceGone     Code = 0x0e // the device's connection ended while the stream was open
+	CodeTooManyTokens  Code = 0x0f // a registration lists more tokens than MaxTokens
+)
+
+// Codes of the endpoints.
+const (
+	CodeCancelled Code = 0x100 // the application is no longer interested
+	CodeRefused   Code = 0x101 // the agent refuses this stream: unknown session, device, or kind of stream
+	CodeTampered  Code = 0x102 // what arrived is not what the other endpoint sent
+	CodeOff       Code = 0x103 // the owner turned remote access off
+	CodeBusy      Code = 0x104 // the agent has no room for another handshake or stream
+	CodeTimeout   Code = 0x105 // the other endpoint did not answer in time
+)
+
+var codeNames = map[Code]string{
+	CodeNone:           "none",
+	CodeInternal:       "internal",
+	CodeProtocol:       "protocol",
+	CodeFrameTooLarge:  "frame_too_large",
+	CodeVersion:        "version",
+	CodeSilent:         "silent",
+	CodeShutdown:       "shutdown",
+	CodeNotAdmitted:    "not_admitted",
+	CodeReplaced:       "replaced",
+	CodeRouteUnknown:   "route_unknown",
+	CodeTokenRefused:   "token_refused",
+	CodeMemory:         "memory",
+	CodeTooManyStreams: "too_many_streams",
+	CodeAgentGone:      "agent_gone",
+	CodeDeviceGone:     "device_gone",
+	CodeTooManyTokens:  "too_many_tokens",
+	CodeCancelled:      "cancelled",
+	CodeRefused:        "refused",
+	CodeTampered:       "tampered",
+	CodeOff:            "off",
+	CodeBusy:           "busy",
+	CodeTimeout:        "timeout",
+}
+
+// String returns the code's name, as logs and metric labels write it.
+func (c Code) String() string {
+	if s, ok := codeNames[c]; ok {
+		return s
+	}
+	return fmt.Sprintf("code_0x%x", uint16(c))
+}
+
+// Codes returns every defined code in ascending order, for metrics that must
+// exist at zero from the start.
+func Codes() []Code {
+	var all []Code
+	for c := CodeNone; c <= CodeTooManyTokens; c++ {
+		all = append(all, c)
+	}
+	for c := CodeCancelled; c <= CodeTimeout; c++ {
+		all = append(all, c)
+	}
+	return all
+}
+
+// FromEndpoint reports whether c is a code that endpoints may say to each
+// other through a relay.
+func (c Code) FromEndpoint() bool { return c >= 0x100 }
+
+// FromQUIC turns a QUIC application error code into a Code. Codes that do not
+// fit become [CodeInternal].
+func FromQUIC(v uint64) Code {
+	if v > 0xffff {
+		return CodeInternal
+	}
+	return Code(v)
+}

@@ -1,0 +1,311 @@
+// Package wire is the language between an endpoint and a relay: frames, codes
+// and the names of routes. PROTOCOL.md in this directory is its text.
+//
+//	b := wire.Open{Route: route, Token: token}.Append(nil)
+//	stream.Write(b)
+//	...
+//	f, err := wire.ReadFrame(stream)
+//	open, err := wire.ParseOpen(f.Payload)
+//
+// Every parser is total: any input gives a value or an error, never a panic,
+// and no parser allocates more than the limit of its frame. The package
+// imports the standard library alone.
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// ALPN names the hop protocol and its major version (RFC 7301).
+const ALPN = "blindrelay/1"
+
+// Minor versions of the hop protocol that this package speaks.
+const (
+	MinVersion = 0
+	MaxVersion = 0
+)
+
+// FrameType is the first byte of a frame.
+type FrameType uint8
+
+// Frame types. A frame is: type u8 | length u16 | payload of length bytes.
+// Types from 0x80 on are optional: who does not know one skips it. An unknown
+// type below 0x80 is a protocol error.
+const (
+	FrameHello      FrameType = 0x01 // endpoint to relay, first on the control stream: min version u8 | max version u8
+	FrameWelcome    FrameType = 0x02 // relay to endpoint, answers HELLO: version u8
+	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on each later stream: count u16 | count x SHA-256 of a token (32)
+	FrameRegistered FrameType = 0x04 // relay to agent, answers REGISTER: route (16)
+	FrameOpen       FrameType = 0x05 // device to relay, first on a data stream: route (16) | token (16)
+	FrameIncoming   FrameType = 0x06 // relay to agent, first on a data stream: attachment u64
+	FrameGoodbye    FrameType = 0x07 // relay to endpoint, on the control stream: code u16 | retry after u32 (ms) | text (UTF-8, to the end)
+
+	firstOptional FrameType = 0x80
+)
+
+// Limits of frames, in bytes unless the name says otherwise.
+const (
+	HeaderLen = 3
+	// MaxTokens is how many tokens one registration may list.
+	MaxTokens = 1000
+	// MaxPayload is the longest payload of any frame: a REGISTER with MaxTokens
+	// and room for later fields.
+	MaxPayload = 32 << 10
+	// MaxOptionalPayload is the longest payload of a frame that is skipped.
+	MaxOptionalPayload = 1024
+	// MaxOptionalFrames is how many optional frames may stand before a mandatory one.
+	MaxOptionalFrames = 8
+	// MaxGoodbyeText is the longest sentence in a GOODBYE.
+	MaxGoodbyeText = 256
+)
+
+// maxPayload is the longest payload of each mandatory frame. Payloads may be
+// longer than their fields: a later minor version may append fields, which an
+// older reader ignores.
+var maxPayload = map[FrameType]int{
+	FrameHello:      64,
+	FrameWelcome:    64,
+	FrameRegister:   MaxPayload,
+	FrameRegistered: 64,
+	FrameOpen:       128,
+	FrameIncoming:   64,
+	FrameGoodbye:    6 + MaxGoodbyeText,
+}
+
+// Errors of the parsers. They carry no content of the frame.
+var (
+	ErrMalformed = errors.New("wire: malformed frame")
+	ErrTooLarge  = errors.New("wire: frame too large")
+
+	errTooManyTokens = fmt.Errorf("%w: too many tokens", ErrTooLarge)
+)
+
+// CodeOf returns the code that answers a parser's error: [CodeTooManyTokens],
+// [CodeFrameTooLarge] or [CodeProtocol].
+func CodeOf(err error) Code {
+	switch {
+	case errors.Is(err, errTooManyTokens):
+		return CodeTooManyTokens
+	case errors.Is(err, ErrTooLarge):
+		return CodeFrameTooLarge
+	}
+	return CodeProtocol
+}
+
+// Frame is one frame as read. Payload belongs to the caller.
+type Frame struct {
+	Type    FrameType
+	Payload []byte
+}
+
+// ReadFrame reads the next mandatory frame from r and skips optional ones. It
+// reads not one byte further than the frame, so that r may go on with another
+// protocol. io.EOF means that r ended between frames.
+func ReadFrame(r io.Reader) (Frame, error) {
+	for range MaxOptionalFrames + 1 {
+		var h [HeaderLen]byte
+		if _, err := io.ReadFull(r, h[:]); err != nil {
+			return Frame{}, err
+		}
+		t, n := FrameType(h[0]), int(binary.BigEndian.Uint16(h[1:]))
+		limit, known := maxPayload[t]
+		switch {
+		case t >= firstOptional:
+			limit = MaxOptionalPayload
+		case !known:
+			return Frame{}, fmt.Errorf("%w: unknown type 0x%02x", ErrMalformed, uint8(t))
+		}
+		if n > limit {
+			return Frame{}, fmt.Errorf("%w: type 0x%02x with %d bytes, at most %d", ErrTooLarge, uint8(t), n, limit)
+		}
+		p := make([]byte, n)
+		if _, err := io.ReadFull(r, p); err != nil {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return Frame{}, err
+		}
+		if t < firstOptional {
+			return Frame{Type: t, Payload: p}, nil
+		}
+	}
+	return Frame{}, fmt.Errorf("%w: more than %d optional frames in a row", ErrMalformed, MaxOptionalFrames)
+}
+
+func appendHeader(b []byte, t FrameType, n int) []byte {
+	b = append(b, byte(t))
+	return binary.BigEndian.AppendUint16(b, uint16(n))
+}
+
+func short(t string, n, want int) error {
+	return fmt.Errorf("%w: %s of %d bytes, at least %d", ErrMalformed, t, n, want)
+}
+
+// Hello is an endpoint's first frame: the minor versions it speaks.
+type Hello struct{ MinVersion, MaxVersion uint8 }
+
+// Append appends the frame to b.
+func (h Hello) Append(b []byte) []byte {
+	return append(appendHeader(b, FrameHello, 2), h.MinVersion, h.MaxVersion)
+}
+
+// ParseHello parses the payload of a HELLO.
+func ParseHello(p []byte) (Hello, error) {
+	if len(p) < 2 {
+		return Hello{}, short("HELLO", len(p), 2)
+	}
+	if p[0] > p[1] {
+		return Hello{}, fmt.Errorf("%w: HELLO with versions %d to %d", ErrMalformed, p[0], p[1])
+	}
+	return Hello{p[0], p[1]}, nil
+}
+
+// Choose returns the highest minor version that both sides speak.
+func (h Hello) Choose() (version uint8, ok bool) {
+	v := min(h.MaxVersion, MaxVersion)
+	return v, v >= h.MinVersion && v >= MinVersion
+}
+
+// Welcome answers a HELLO with the version that is spoken from here on.
+type Welcome struct{ Version uint8 }
+
+// Append appends the frame to b.
+func (w Welcome) Append(b []byte) []byte {
+	return append(appendHeader(b, FrameWelcome, 1), w.Version)
+}
+
+// ParseWelcome parses the payload of a WELCOME.
+func ParseWelcome(p []byte) (Welcome, error) {
+	if len(p) < 1 {
+		return Welcome{}, short("WELCOME", len(p), 1)
+	}
+	return Welcome{p[0]}, nil
+}
+
+// Register makes the agent's route reachable for the listed tokens, or
+// replaces the list of an earlier REGISTER of the same connection.
+type Register struct{ Tokens []TokenHash }
+
+// Append appends the frame to b. It panics if there are more than [MaxTokens].
+func (r Register) Append(b []byte) []byte {
+	if len(r.Tokens) > MaxTokens {
+		panic("wire: REGISTER with too many tokens")
+	}
+	b = appendHeader(b, FrameRegister, 2+len(r.Tokens)*32)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Tokens)))
+	for i := range r.Tokens {
+		b = append(b, r.Tokens[i][:]...)
+	}
+	return b
+}
+
+// ParseRegister parses the payload of a REGISTER.
+func ParseRegister(p []byte) (Register, error) {
+	if len(p) < 2 {
+		return Register{}, short("REGISTER", len(p), 2)
+	}
+	n := int(binary.BigEndian.Uint16(p))
+	if n > MaxTokens {
+		return Register{}, fmt.Errorf("%w: %d, at most %d", errTooManyTokens, n, MaxTokens)
+	}
+	if len(p) < 2+n*32 {
+		return Register{}, short("REGISTER", len(p), 2+n*32)
+	}
+	r := Register{Tokens: make([]TokenHash, n)}
+	for i := range r.Tokens {
+		copy(r.Tokens[i][:], p[2+i*32:])
+	}
+	return r, nil
+}
+
+// Registered tells the agent that its route is reachable with the tokens of
+// its latest REGISTER.
+type Registered struct{ Route Route }
+
+// Append appends the frame to b.
+func (r Registered) Append(b []byte) []byte {
+	return append(appendHeader(b, FrameRegistered, 16), r.Route[:]...)
+}
+
+// ParseRegistered parses the payload of a REGISTERED.
+func ParseRegistered(p []byte) (Registered, error) {
+	if len(p) < 16 {
+		return Registered{}, short("REGISTERED", len(p), 16)
+	}
+	return Registered{Route: Route(p[:16])}, nil
+}
+
+// Open asks the relay to join this stream to the agent of a route.
+type Open struct {
+	Route Route
+	Token Token
+}
+
+// Append appends the frame to b.
+func (o Open) Append(b []byte) []byte {
+	b = appendHeader(b, FrameOpen, 32)
+	b = append(b, o.Route[:]...)
+	return append(b, o.Token[:]...)
+}
+
+// ParseOpen parses the payload of an OPEN.
+func ParseOpen(p []byte) (Open, error) {
+	if len(p) < 32 {
+		return Open{}, short("OPEN", len(p), 32)
+	}
+	return Open{Route: Route(p[:16]), Token: Token(p[16:32])}, nil
+}
+
+// Incoming stands before the bytes of a device's stream at the agent.
+// Attachment is a random number that the relay gives to each device's
+// connection, so that the agent knows which streams arrived together.
+type Incoming struct{ Attachment uint64 }
+
+// Append appends the frame to b.
+func (i Incoming) Append(b []byte) []byte {
+	return binary.BigEndian.AppendUint64(appendHeader(b, FrameIncoming, 8), i.Attachment)
+}
+
+// ParseIncoming parses the payload of an INCOMING.
+func ParseIncoming(p []byte) (Incoming, error) {
+	if len(p) < 8 {
+		return Incoming{}, short("INCOMING", len(p), 8)
+	}
+	return Incoming{Attachment: binary.BigEndian.Uint64(p)}, nil
+}
+
+// Goodbye announces that the relay is about to close the connection.
+type Goodbye struct {
+	Code       Code
+	RetryAfter uint32 // milliseconds before the endpoint should come back; 0: it chooses
+	Text       string // a sentence for people, at most MaxGoodbyeText bytes; longer ones are cut
+}
+
+// Append appends the frame to b.
+func (g Goodbye) Append(b []byte) []byte {
+	text := g.Text
+	if len(text) > MaxGoodbyeText {
+		text = strings.ToValidUTF8(text[:MaxGoodbyeText], "") // no half character at the end
+	}
+	b = appendHeader(b, FrameGoodbye, 6+len(text))
+	b = binary.BigEndian.AppendUint16(b, uint16(g.Code))
+	b = binary.BigEndian.AppendUint32(b, g.RetryAfter)
+	return append(b, text...)
+}
+
+// ParseGoodbye parses the payload of a GOODBYE. Text is as the relay sent it:
+// quote it before it reaches a terminal or a log.
+func ParseGoodbye(p []byte) (Goodbye, error) {
+	if len(p) < 6 {
+		return Goodbye{}, short("GOODBYE", len(p), 6)
+	}
+	return Goodbye{
+		Code:       Code(binary.BigEndian.Uint16(p)),
+		RetryAfter: binary.BigEndian.Uint32(p[2:]),
+		Text:       string(p[6:]),
+	}, nil
+}
