@@ -1,0 +1,242 @@
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"github.com/quic-go/quic-go"
+)
+
+// failures collects what Failed is called with.
+type failures struct {
+	mu    sync.Mutex
+	codes []wire.Code
+}
+
+func (f *failures) add(c wire.Code) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.codes = append(f.codes, c)
+}
+
+// expect waits until all connections are forgotten and compares.
+func (f *failures) expect(t *testing.T, want ...wire.Code) {
+	t.Helper()
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.codes) != len(want) {
+		t.Errorf("Failed was called with %v, want %v", f.codes, want)
+		return
+	}
+	for i := range want {
+		if f.codes[i] != want[i] {
+			t.Errorf("Failed was called with %v, want %v", f.codes, want)
+		}
+	}
+}
+
+// dialError returns what Dial says, which must come within its own deadlines
+// and name the relay.
+func (w *world) dialError() error {
+	w.t.Helper()
+	start := time.Now()
+	_, err := w.dialer.Dial(context.Background(), w.relay, nil)
+	if err == nil {
+		w.t.Fatal("Dial succeeds")
+	}
+	if d := time.Since(start); d > HandshakeTimeout {
+		w.t.Errorf("Dial took %v", d)
+	}
+	if !strings.HasPrefix(err.Error(), "relay 1.0.0.1:4433") {
+		w.t.Errorf("the error does not name the relay: %v", err)
+	}
+	if errors.Is(err, net.ErrClosed) {
+		w.t.Errorf("the error looks as if this side had closed: %v", err)
+	}
+	return err
+}
+
+func (w *world) wantSentence(err error, parts ...string) {
+	w.t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(err.Error(), p) {
+			w.t.Errorf("the error does not say %q: %v", p, err)
+		}
+	}
+}
+
+func TestDialWrongPin(t *testing.T) {
+	var failed failures
+	simulate(t, func(c *ListenConfig) { c.Failed = failed.add }, func(w *world) {
+		other := certificate(t)
+		pin := PinOf(other.Leaf)
+		w.relay.Pin = &pin
+		err := w.dialError()
+		if !errors.Is(err, ErrWrongRelay) {
+			t.Errorf("got %v", err)
+		}
+		w.wantSentence(err, "ask its operator for the new address line")
+		failed.expect(t, wire.CodeSilent)
+	})
+}
+
+func TestDialUntrusted(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		w.relay.Pin = nil
+		w.wantSentence(w.dialError(), "not publicly trusted", "#PIN")
+	})
+}
+
+func TestDialSilent(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		w.net.cut.Store(true)
+		w.wantSentence(w.dialError(), "does not answer", "UDP", "firewall")
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_, err := w.dialer.Dial(ctx, w.relay, nil)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+		w.wantSentence(err, "does not answer")
+		ctx, cancel = context.WithCancel(context.Background())
+		time.AfterFunc(time.Second, cancel)
+		if _, err := w.dialer.Dial(ctx, w.relay, nil); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+// TestDialOtherService dials a server that speaks another protocol.
+func TestDialOtherService(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		w.ln.Close()
+		tr := &quic.Transport{Conn: w.net.relay}
+		ln, err := tr.Listen(&tls.Config{Certificates: []tls.Certificate{w.cfg.Certificate}, NextProtos: []string{"h3"}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tr.Close()
+		defer ln.Close()
+		w.wantSentence(w.dialError(), "does not speak blindrelay/1", "another service")
+	})
+}
+
+func TestDialRefused(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		go func() {
+			time.Sleep(oneWay + oneWay/2) // the relay has half a handshake
+			w.ln.Stop()
+		}()
+		w.wantSentence(w.dialError(), "refuses connections")
+	})
+}
+
+func TestDialBadAddress(t *testing.T) {
+	d, err := NewDialer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	for _, addr := range []string{"", "127.0.0.1", "127.0.0.1:nonsense"} {
+		if _, err := d.Dial(context.Background(), Relay{Addr: addr}, nil); err == nil {
+			t.Errorf("%q is dialed", addr)
+		}
+	}
+}
+
+// TestFailed counts attempts that come to nothing, and only those.
+func TestFailed(t *testing.T) {
+	var failed failures
+	simulate(t, func(c *ListenConfig) { c.Failed = failed.add }, func(w *world) {
+		endpoint, _ := w.dial(nil)
+		endpoint.Close(wire.CodeNone, "")
+		failed.expect(t)
+
+		conf := &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"blindrelay/2"}}
+		if _, err := w.dialer.tr.Dial(context.Background(), relayAddr, conf, nil); err == nil {
+			t.Error("a client of another version is taken")
+		}
+		failed.expect(t, wire.CodeVersion)
+
+		go func() { // the client goes silent in the middle of the handshake
+			time.Sleep(oneWay / 2)
+			w.net.cut.Store(true)
+		}()
+		w.dialError()
+		failed.expect(t, wire.CodeVersion, wire.CodeSilent)
+	})
+}
+
+// TestSocket runs over UDP sockets of the kernel: NewDialer(nil), and a relay
+// that restarts on the same port.
+func TestSocket(t *testing.T) {
+	pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pc.Close()
+	cert := certificate(t)
+	cfg := ListenConfig{Sockets: []Socket{{Conn: pc}}, Certificate: cert, ResetKey: [32]byte{1}}
+	ln, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := NewDialer(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	relay, err := ParseRelay(pc.LocalAddr().String() + "#" + PinOf(cert.Leaf).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	endpoint, err := d.Dial(ctx, relay, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := ln.Accept(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	open(t, endpoint, accepted)
+	ln.Close()
+	ln, err = Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	<-endpoint.Done()
+	if lost, ok := errors.AsType[*LostError](endpoint.Err()); !ok || !lost.Reset {
+		t.Errorf("Err is %v", endpoint.Err())
+	}
+}
+
+func TestBait(t *testing.T) {
+	ping := append([]byte{0x4f, 1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, maxPing-9)...)
+	for n := range maxPing + 20 {
+		p := append(ping[:len(ping):len(ping)], make([]byte, 20)...)[:n]
+		b, ok := bait(p)
+		if ok != (n >= 9 && n <= maxPing) {
+			t.Errorf("a packet of %d bytes: %v", n, ok)
+		}
+		if ok && [9]byte(b[:]) != [9]byte(ping) {
+			t.Errorf("the bait has another connection ID: %x", b)
+		}
+	}
+	ping[0] |= 0x80
+	if _, ok := bait(ping); ok {
+		t.Error("a long header is baited")
+	}
+}

@@ -1,0 +1,111 @@
+package hop
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// Registration is an agent's session on which its route is reachable.
+type Registration struct{ *control }
+
+// Register makes the route of the session's client key reachable for the
+// tokens, at most wire.MaxTokens, and waits for the relay's word. The session
+// belongs to the registration from then on, also if Register fails. A refusal
+// is a *wire.ClosedError.
+func Register(ctx context.Context, sess transport.Session, tokens []wire.TokenHash) (*Registration, error) {
+	if err := checkTokens(tokens); err != nil {
+		sess.Close(wire.CodeNone, "")
+		return nil, err
+	}
+	c, err := begin(ctx, sess, wire.Register{Tokens: tokens}.Append(nil))
+	if err != nil {
+		return nil, fmt.Errorf("register: %w", err)
+	}
+	err = within(ctx, c.st, func() error {
+		if err := c.readWelcome(); err != nil {
+			return err
+		}
+		return readRegistered(c.st)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("register: %w", c.fail(ctx, err))
+	}
+	c.watch(func() error { return nil })
+	return &Registration{c}, nil
+}
+
+func checkTokens(tokens []wire.TokenHash) error {
+	if len(tokens) > wire.MaxTokens {
+		return fmt.Errorf("register: %d devices and invites, a relay takes at most %d", len(tokens), wire.MaxTokens)
+	}
+	return nil
+}
+
+func readRegistered(st transport.Stream) error {
+	p, err := expect(st, wire.FrameRegistered)
+	if err != nil {
+		return err
+	}
+	_, err = wire.ParseRegistered(p)
+	return err
+}
+
+// Update replaces the tokens, at most wire.MaxTokens, and waits until the relay
+// has them: from then on it lets no stream of another token in. Streams that
+// are open go on. A relay that does not answer as it should loses the session.
+// If ctx ends first, which tokens the relay has is open.
+func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) error {
+	if err := checkTokens(tokens); err != nil {
+		return err
+	}
+	soon, cancel := context.WithTimeout(ctx, Patience)
+	defer cancel()
+	st, err := r.sess.OpenStream(soon)
+	if err != nil {
+		return fmt.Errorf("update tokens: %w", err)
+	}
+	defer st.Reset(wire.CodeNone) // frees the stream; the relay is done with it by then
+	err = within(ctx, st, func() error {
+		if _, err := st.Write(wire.Register{Tokens: tokens}.Append(nil)); err != nil {
+			return err
+		}
+		if err := st.CloseWrite(); err != nil {
+			return err
+		}
+		return readRegistered(st)
+	})
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() == nil {
+		err = r.fail(context.Background(), err)
+	}
+	return fmt.Errorf("update tokens: %w", err)
+}
+
+// Accept returns the next stream that the relay brings. The caller then calls
+// ReadIncoming, off the accept loop.
+func (r *Registration) Accept(ctx context.Context) (transport.Stream, error) {
+	return r.sess.AcceptStream(ctx)
+}
+
+// ReadIncoming reads what the relay wrote before a device's bytes and returns
+// the number that all streams of the same device's connection share. It waits
+// at most Patience, and resets the stream on an error.
+func ReadIncoming(st transport.Stream) (attachment uint64, err error) {
+	st.SetReadDeadline(time.Now().Add(Patience))
+	p, err := expect(st, wire.FrameIncoming)
+	var in wire.Incoming
+	if err == nil {
+		in, err = wire.ParseIncoming(p)
+	}
+	if err != nil {
+		st.Reset(wire.CodeRefused)
+		return 0, fmt.Errorf("incoming stream: %w", err)
+	}
+	return in.Attachment, st.SetReadDeadline(time.Time{})
+}

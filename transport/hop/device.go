@@ -1,0 +1,43 @@
+package hop
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// Attachment is a device's session with a relay, for one route.
+type Attachment struct {
+	*control
+	open []byte // the OPEN frame, the same for each stream
+}
+
+// Attach says HELLO and returns at once: whether the relay knows the route and
+// takes the token shows on the first stream. The session belongs to the
+// attachment from then on, also if Attach fails.
+func Attach(ctx context.Context, sess transport.Session, to wire.Open) (*Attachment, error) {
+	c, err := begin(ctx, sess, nil)
+	if err != nil {
+		return nil, fmt.Errorf("attach: %w", err)
+	}
+	c.watch(func() error { return within(context.Background(), c.st, c.readWelcome) })
+	return &Attachment{control: c, open: to.Append(nil)}, nil
+}
+
+// Open opens a stream to the agent. A refusal by the relay or the agent comes
+// as *wire.ResetError from the stream's Read.
+func (a *Attachment) Open(ctx context.Context) (transport.Stream, error) {
+	st, err := a.sess.OpenStream(ctx)
+	if err != nil {
+		return nil, err
+	}
+	st.SetWriteDeadline(time.Now().Add(Patience))
+	if _, err := st.Write(a.open); err != nil {
+		st.Reset(wire.CodeCancelled)
+		return nil, err
+	}
+	return st, st.SetWriteDeadline(time.Time{})
+}

@@ -1,0 +1,72 @@
+package transport
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestParseRelay(t *testing.T) {
+	cert := certificate(t)
+	pin := PinOf(cert.Leaf)
+	good := "#" + pin.String()
+	if len(good) != 44 {
+		t.Fatalf("a pin has %d characters", len(good)-1)
+	}
+	for _, c := range []struct {
+		in, addr string
+		pinned   bool
+	}{
+		{"relay.example.org:4433", "relay.example.org:4433", false},
+		{"relay.example.org:4433" + good, "relay.example.org:4433", true},
+		{"192.0.2.1:1" + good, "192.0.2.1:1", true},
+		{"[2001:db8::1]:65535", "[2001:db8::1]:65535", false},
+	} {
+		r, err := ParseRelay(c.in)
+		if err != nil || r.Addr != c.addr || (r.Pin != nil) != c.pinned || r.String() != c.in {
+			t.Errorf("%s: %v, %v", c.in, r, err)
+		}
+		if c.pinned && (r.Pin == nil || *r.Pin != pin) {
+			t.Errorf("%s: the pin is %v", c.in, r.Pin)
+		}
+	}
+	for in, hint := range map[string]string{
+		"":                               "HOST:PORT",
+		"relay.example.org":              "HOST:PORT",
+		":4433":                          "HOST:PORT",
+		"2001:db8::1:4433":               "HOST:PORT",
+		"relay.example.org:":             "port",
+		"relay.example.org:0":            "port",
+		"relay.example.org:65536":        "port",
+		"relay.example.org:-1":           "port",
+		"relay.example.org:https":        "port",
+		"relay.example.org:4433#":        "43 characters",
+		"r:1" + good[:43]:                "43 characters",
+		"r:1" + good + "A":               "43 characters",
+		"r:1" + good + "=":               "43 characters",
+		"r:1" + good + good:              "43 characters",
+		"r:1" + good[:43] + "/":          "43 characters",
+		"r:1#" + strings.Repeat("B", 43): "43 characters", // bits beyond the last byte
+	} {
+		if r, err := ParseRelay(in); err == nil || !strings.Contains(err.Error(), hint) {
+			t.Errorf("%q: %v, %v, want a hint with %q", in, r, err, hint)
+		}
+	}
+}
+
+func FuzzParseRelay(f *testing.F) {
+	f.Add("relay.example.org:4433")
+	f.Add("[::1]:1#" + KeyPin{}.String())
+	f.Add("a:1#")
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := ParseRelay(s)
+		if err != nil {
+			return
+		}
+		if r.String() != s {
+			t.Errorf("%q became %q", s, r)
+		}
+		if _, err := r.clientTLS(nil); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	})
+}

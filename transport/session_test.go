@@ -1,0 +1,264 @@
+package transport
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+func TestClientKey(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		cert := certificate(t)
+		agent, relay := w.dial(&cert)
+		if !bytes.Equal(relay.ClientKey(), cert.Leaf.RawSubjectPublicKeyInfo) {
+			t.Errorf("the agent's key is %x", relay.ClientKey())
+		}
+		if agent.ClientKey() != nil {
+			t.Error("the relay's key is taken for a client's")
+		}
+		_, relay = w.dial(nil)
+		if relay.ClientKey() != nil {
+			t.Errorf("a device showed %x", relay.ClientKey())
+		}
+		if relay.RemoteAddr().String() != endpointAddr.String() {
+			t.Errorf("the device is at %v", relay.RemoteAddr())
+		}
+	})
+}
+
+func TestRTT(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		endpoint, relay := w.dial(nil)
+		time.Sleep(10 * time.Second)
+		for _, s := range []Session{endpoint, relay} {
+			if rtt := s.RTT(); rtt < 2*oneWay || rtt > 4*oneWay {
+				t.Errorf("RTT is %v", rtt)
+			}
+		}
+	})
+}
+
+func TestSessionClose(t *testing.T) {
+	long := strings.Repeat("é", 3000)
+	for _, c := range []struct {
+		code       wire.Code
+		text, want string
+	}{
+		{wire.CodeNone, "", ""},
+		{wire.CodeNotAdmitted, "the operator said no", "the operator said no"},
+		{wire.CodeOff, long, long[:wire.MaxGoodbyeText]},
+		{wire.CodeOff, "x" + long, "x" + long[:wire.MaxGoodbyeText-2]},
+	} {
+		simulate(t, nil, func(w *world) {
+			endpoint, relay := w.dial(nil)
+			a, b := open(t, endpoint, relay)
+			if endpoint.Err() != nil || relay.Err() != nil {
+				t.Errorf("Err before the end: %v, %v", endpoint.Err(), relay.Err())
+			}
+			relay.Close(c.code, c.text)
+			relay.Close(wire.CodeInternal, "again")
+			<-relay.Done()
+			<-endpoint.Done()
+			here := &wire.ClosedError{Code: c.code, Text: c.want}
+			there := &wire.ClosedError{Code: c.code, Text: c.want, Remote: true}
+			_, reads := a.Read(make([]byte, 1))
+			_, writes := a.Write([]byte("x"))
+			_, readsHere := b.Read(make([]byte, 1))
+			_, opens := endpoint.OpenStream(context.Background())
+			_, tries := endpoint.TryOpenStream()
+			_, accepts := endpoint.AcceptStream(context.Background())
+			for what, got := range map[string][2]error{
+				"Err at the other end":   {endpoint.Err(), there},
+				"Err here":               {relay.Err(), here},
+				"Read at the other end":  {reads, there},
+				"Write at the other end": {writes, there},
+				"Read here":              {readsHere, here},
+				"OpenStream":             {opens, there},
+				"TryOpenStream":          {tries, there},
+				"AcceptStream":           {accepts, there},
+			} {
+				closed, ok := errors.AsType[*wire.ClosedError](got[0])
+				if !ok || *closed != *got[1].(*wire.ClosedError) {
+					t.Errorf("%s: %v, want %v", what, got[0], got[1])
+				}
+			}
+		})
+	}
+}
+
+// restart replaces the relay by one that knows nothing but its keys.
+func (w *world) restart(after time.Duration) {
+	w.ln.Close()
+	w.net.cut.Store(true)
+	time.Sleep(after)
+	w.net.cut.Store(false)
+	w.listen()
+}
+
+// TestRestartIsNoticed restarts the relay at different times after its last
+// packet, and with traffic in either direction.
+func TestRestartIsNoticed(t *testing.T) {
+	const limit = 3 * time.Second
+	for _, idle := range []time.Duration{0, time.Second, 1990 * time.Millisecond, 7500 * time.Millisecond} {
+		for _, down := range []time.Duration{0, 500 * time.Millisecond, 1500 * time.Millisecond} {
+			t.Run(fmt.Sprintf("idle %v, down %v", idle, down), func(t *testing.T) {
+				simulate(t, nil, func(w *world) {
+					endpoint, relay := w.dial(nil)
+					a, b := open(t, endpoint, relay)
+					if idle == 0 { // both sides send all the time
+						go a.Write(make([]byte, 1<<30))
+						go b.Write(make([]byte, 1<<30))
+						time.Sleep(100 * time.Millisecond)
+					}
+					time.Sleep(idle)
+					start := time.Now()
+					w.restart(down)
+					<-endpoint.Done()
+					if d := time.Since(start); d > down+limit {
+						t.Errorf("noticed after %v", d)
+					}
+					lost, ok := errors.AsType[*LostError](endpoint.Err())
+					if !ok || !lost.Reset {
+						t.Errorf("Err is %v", endpoint.Err())
+					}
+					if _, err := a.Read(make([]byte, 1)); errors.Is(err, net.ErrClosed) || err.Error() != endpoint.Err().Error() {
+						t.Errorf("Read: %v", err)
+					}
+					w.dial(nil) // the same dialer reaches the new relay
+				})
+			})
+		}
+	}
+}
+
+// TestSilence cuts the network: both sides give up, and no error looks as if
+// this side had closed.
+func TestSilence(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		endpoint, relay := w.dial(nil)
+		a, b := open(t, endpoint, relay)
+		time.Sleep(time.Minute) // keep-alives hold the session
+		w.net.cut.Store(true)
+		start := time.Now()
+		for _, c := range []struct {
+			s   Session
+			st  Stream
+			max time.Duration
+		}{{relay, b, EndpointIdle}, {endpoint, a, EndpointIdle + KeepAlive}} {
+			<-c.s.Done()
+			if d := time.Since(start); d > c.max {
+				t.Errorf("noticed after %v", d)
+			}
+			lost, ok := errors.AsType[*LostError](c.s.Err())
+			if !ok || lost.Reset {
+				t.Errorf("Err is %v", c.s.Err())
+			}
+			if _, err := c.st.Read(make([]byte, 1)); errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("Read: %v", err)
+			}
+		}
+	})
+}
+
+// TestDialerClose ends a session whose dialer goes away.
+func TestDialerClose(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		endpoint, _ := w.dial(nil)
+		w.dialer.Close()
+		<-endpoint.Done()
+		if _, ok := errors.AsType[*LostError](endpoint.Err()); !ok {
+			t.Errorf("Err is %v", endpoint.Err())
+		}
+	})
+}
+
+func TestStop(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		endpoint, relay := w.dial(nil)
+		var waiting []Session // that nobody has accepted
+		for range 3 {
+			s, err := w.dialer.Dial(context.Background(), w.relay, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			waiting = append(waiting, s)
+		}
+		synctest.Wait()
+		if err := w.ln.Stop(); err != nil {
+			t.Errorf("Stop: %v", err)
+		}
+		if _, err := w.ln.Accept(context.Background()); err != net.ErrClosed {
+			t.Errorf("Accept: %v", err)
+		}
+		for _, s := range waiting {
+			<-s.Done()
+			closed, ok := errors.AsType[*wire.ClosedError](s.Err())
+			if !ok || closed.Code != wire.CodeShutdown || !closed.Remote {
+				t.Errorf("a session that was not accepted: %v", s.Err())
+			}
+		}
+		time.Sleep(time.Minute)
+		open(t, endpoint, relay)
+		open(t, relay, endpoint)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if _, err := w.dialer.Dial(ctx, w.relay, nil); err == nil {
+			t.Error("a stopped listener takes sessions")
+		}
+	})
+}
+
+// TestStopRace stops while sessions come in: each is accepted, refused or
+// closed, and none is left to itself.
+func TestStopRace(t *testing.T) {
+	for round := range 20 {
+		simulate(t, nil, func(w *world) {
+			const n = 20
+			dialed := make(chan Session, n)
+			for i := range n {
+				go func() {
+					time.Sleep(time.Duration(i) * time.Millisecond)
+					s, err := w.dialer.Dial(context.Background(), w.relay, nil)
+					if err != nil {
+						s = nil
+					}
+					dialed <- s
+				}()
+			}
+			accepted := make(chan int)
+			go func() {
+				count := 0
+				for {
+					if _, err := w.ln.Accept(context.Background()); err != nil {
+						break
+					}
+					count++
+					time.Sleep(3 * time.Millisecond)
+				}
+				accepted <- count
+			}()
+			time.Sleep(2*oneWay + time.Duration(round)*time.Millisecond)
+			w.ln.Stop()
+			want := <-accepted
+			time.Sleep(time.Minute)
+			alive := 0
+			for range n {
+				if s := <-dialed; s != nil && s.Err() == nil {
+					alive++
+				}
+			}
+			if alive != want {
+				t.Errorf("%d sessions were accepted, %d live", want, alive)
+			}
+		})
+	}
+}
