@@ -1,0 +1,41 @@
+// Package relay joins the streams of devices to the agent of the route that
+// they ask for, and forwards sealed bytes in both directions through a bounded
+// buffer in memory. It holds no key of a payload, writes nothing to disk, and
+// has no state that must survive a restart.
+//
+//	r, err := relay.New(relay.Config{Admit: admit, BufferMemory: 1 << 30})
+//	go r.Serve(ctx, listener)
+//	...
+//	r.Shutdown(ctx)
+//
+// # The life of a stream
+//
+//  1. A socket of transport/udp receives packets; transport turns them into a
+//     session: relay.go accepts it, session.go reads its HELLO. A session
+//     whose client proved a key is an agent's and registers its route
+//     (registry.go); any other is a device's.
+//  2. A device opens a stream. session.go reserves its share of the buffer
+//     memory, then route.go reads the OPEN frame, finds the agent, opens a
+//     stream to it and writes INCOMING.
+//  3. forward.go joins the two streams: in each direction one goroutine fills
+//     a jitter.Buffer from the faster side and one drains it into the slower.
+//     A full buffer stops the reading, and QUIC's flow control carries that
+//     back to the sender. A byte is never dropped.
+//  4. A half ends with FIN, which passes through after the last byte. A reset
+//     ends both halves with a code that the other end can read.
+//
+// A forwarded stream costs four goroutines, an idle session one.
+//
+// # Words
+//
+//   - agent: the home side, beside the media server. It registers a route.
+//   - device: the away side. It opens streams to a route.
+//   - server: the media server itself; the relay never speaks with it.
+//   - route: the agent's name on relays, the hash of its route key.
+//   - session: one connection between an endpoint and a relay.
+//   - stream: an ordered pair of halves in a session; forwarded streams join
+//     one of a device to one of an agent.
+//   - attachment: the number under which an agent sees a device's session.
+//   - carrier: what brings a session's bytes: QUIC.
+//   - viewer: a simulated person in a load test.
+package relay

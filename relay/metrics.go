@@ -1,0 +1,91 @@
+package relay
+
+import (
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+const (
+	roleAgent  = "agent"
+	roleDevice = "device"
+)
+
+// metrics count what happens. No label carries an address, a route or a key,
+// and every value of a label exists from the start.
+type metrics struct {
+	sessions       map[string]prometheus.Gauge // by role
+	sessionsEnded  counters
+	handshakes     counters
+	streams        prometheus.Gauge
+	streamsOpened  prometheus.Counter
+	streamsRefused counters
+	streamsEnded   counters
+	bytesUp        prometheus.Counter
+	bytesDown      prometheus.Counter
+	all            []prometheus.Collector
+}
+
+// counters is one counter for each code.
+type counters struct {
+	by    map[wire.Code]prometheus.Counter
+	other prometheus.Counter // an endpoint may say any number
+}
+
+func (c counters) of(code wire.Code) prometheus.Counter {
+	if m, ok := c.by[code]; ok {
+		return m
+	}
+	return c.other
+}
+
+func newMetrics() *metrics {
+	m := &metrics{}
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		m.all = append(m.all, c)
+		return c
+	}
+	byCode := func(name, help string, codes ...wire.Code) counters {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"code"})
+		m.all = append(m.all, v)
+		c := counters{by: make(map[wire.Code]prometheus.Counter), other: v.WithLabelValues("other")}
+		for _, code := range codes {
+			c.by[code] = v.WithLabelValues(code.String())
+		}
+		return c
+	}
+	sessions := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "blindrelay_sessions", Help: "Connections of endpoints, by role.",
+	}, []string{"role"})
+	m.sessions = map[string]prometheus.Gauge{roleAgent: sessions.WithLabelValues(roleAgent), roleDevice: sessions.WithLabelValues(roleDevice)}
+	m.streams = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "blindrelay_streams", Help: "Streams that are forwarded now.",
+	})
+	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "blindrelay_forwarded_bytes_total", Help: "Sealed bytes forwarded, by direction: up is device to agent.",
+	}, []string{"direction"})
+	m.bytesUp, m.bytesDown = bytes.WithLabelValues("up"), bytes.WithLabelValues("down")
+	m.all = append(m.all, sessions, m.streams, bytes)
+
+	m.sessionsEnded = byCode("blindrelay_sessions_ended_total", "Connections of endpoints that ended, by code.", wire.Codes()...)
+	m.handshakes = byCode("blindrelay_handshakes_failed_total", "Connection attempts that came to nothing, by code: version is another protocol (ALPN), silent anything else.",
+		wire.CodeVersion, wire.CodeSilent)
+	m.streamsOpened = counter("blindrelay_streams_opened_total", "Streams that were joined to an agent.")
+	m.streamsRefused = byCode("blindrelay_streams_refused_total", "Streams that were not joined to an agent, by code.", wire.Codes()...)
+	m.streamsEnded = byCode("blindrelay_streams_ended_total", "Forwarded streams that ended, by code; none is an orderly end.", wire.Codes()...)
+	return m
+}
+
+// collectors adds what is read when it is asked for.
+func (m *metrics) collectors(r *Relay) []prometheus.Collector {
+	gauge := func(name, help string, f func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
+	}
+	return append(m.all[:len(m.all):len(m.all)],
+		gauge("blindrelay_agents", "Routes that are registered.", func() float64 { return float64(r.registry.size()) }),
+		gauge("blindrelay_buffer_memory_bytes", "Memory that jitter buffers and receive windows may take.", func() float64 { return float64(r.budget.Stats().Total) }),
+		gauge("blindrelay_buffer_reserved_bytes", "Memory promised to streams: floors and receive windows.", func() float64 { return float64(r.budget.Stats().Reserved) }),
+		gauge("blindrelay_buffer_used_bytes", "Memory that jitter buffers hold now.", func() float64 { return float64(r.budget.Stats().Used) }),
+		gauge("blindrelay_buffer_share_bytes", "How far one direction of one stream may fill now.", func() float64 { return float64(r.budget.Stats().Share) }),
+	)
+}

@@ -1,0 +1,177 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/blindrelay/blindrelay/relay/jitter"
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Patience is how long an endpoint may take to say what the protocol expects:
+// HELLO on a new session, REGISTER of an agent, OPEN on a new stream.
+const Patience = 10 * time.Second
+
+// Config is what a relay is made with. It is copied by New.
+type Config struct {
+	// Admit says whether the agent of a route may register. Nil admits none.
+	// It is called on the sessions' goroutines and must not block.
+	Admit func(wire.Route) bool
+	// BufferMemory bounds the jitter buffers and the QUIC receive windows of
+	// all forwarded streams together, in bytes. Required.
+	BufferMemory int64
+	// JitterBuffer bounds one direction of one stream, in bytes. 0 means 1 MiB.
+	JitterBuffer int
+	// Log takes what an operator should know. Nil logs nothing.
+	Log *slog.Logger
+}
+
+// Listener accepts sessions. *transport.Listener is one.
+type Listener interface {
+	Accept(context.Context) (transport.Session, error)
+}
+
+// Relay forwards streams. Its methods may be called concurrently.
+type Relay struct {
+	admit   func(wire.Route) bool
+	log     *slog.Logger
+	budget  *jitter.Budget
+	metrics *metrics
+
+	registry registry
+	wait     sync.WaitGroup // sessions and streams
+
+	mu       sync.Mutex
+	sessions map[*session]struct{}
+	leaving  bool // no session is accepted any more
+}
+
+// New returns a relay that serves nothing yet.
+func New(cfg Config) (*Relay, error) {
+	budget, err := jitter.NewBudget(jitter.BudgetConfig{
+		Total: cfg.BufferMemory,
+		Max:   cfg.JitterBuffer,
+		// Both halves of a forwarded stream have a receive window.
+		Overhead: 2 * int64(transport.RelayWindows().Stream),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("buffer memory: %w", err)
+	}
+	r := &Relay{
+		admit:    cfg.Admit,
+		log:      cfg.Log,
+		budget:   budget,
+		metrics:  newMetrics(),
+		sessions: make(map[*session]struct{}),
+	}
+	if r.admit == nil {
+		r.admit = func(wire.Route) bool { return false }
+	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
+	r.registry.agents = make(map[wire.Route]*agent)
+	return r, nil
+}
+
+// Serve accepts sessions until ctx ends or the listener closes, and returns
+// nil then. It does not wait for the sessions: Shutdown does.
+func (r *Relay) Serve(ctx context.Context, ln Listener) error {
+	for {
+		s, err := ln.Accept(ctx)
+		switch {
+		case err == nil:
+			r.start(s)
+		case ctx.Err() != nil, errors.Is(err, net.ErrClosed):
+			return nil
+		default:
+			return err
+		}
+	}
+}
+
+// start runs a session in a goroutine of its own, so that nothing holds up the
+// accept loop.
+func (r *Relay) start(ts transport.Session) {
+	s := &session{relay: r, Session: ts, attachment: rand.Uint64()}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	r.mu.Lock()
+	if r.leaving {
+		r.mu.Unlock()
+		ts.Close(wire.CodeShutdown, "")
+		return
+	}
+	r.sessions[s] = struct{}{}
+	r.wait.Add(1)
+	r.mu.Unlock()
+	go func() {
+		defer r.wait.Done()
+		s.run()
+		r.mu.Lock()
+		delete(r.sessions, s)
+		r.mu.Unlock()
+	}()
+}
+
+const (
+	// retryWithin spreads the endpoints' return after a shutdown.
+	retryWithin = time.Second
+	// goodbyeFlight is how long a goodbye has to arrive: closing a session
+	// drops what is under way.
+	goodbyeFlight = 500 * time.Millisecond
+)
+
+// Shutdown says goodbye to every endpoint, waits a moment so that the word
+// arrives, closes all sessions with wire.CodeShutdown, and returns when nothing
+// runs any more or ctx ends. The listener should have been stopped before.
+func (r *Relay) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	r.leaving = true
+	var wait sync.WaitGroup
+	for s := range r.sessions {
+		wait.Go(func() { s.shutdown(ctx) })
+	}
+	r.mu.Unlock()
+	done := make(chan struct{}) // closed by the goroutine below
+	go func() {
+		wait.Wait()
+		r.wait.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("shutdown: %w", ctx.Err())
+	}
+}
+
+func (s *session) shutdown(ctx context.Context) {
+	const text = "the relay is going down"
+	if s.sayGoodbye(wire.Goodbye{
+		Code:       wire.CodeShutdown,
+		RetryAfter: uint32(1 + rand.Int64N(retryWithin.Milliseconds())),
+		Text:       text,
+	}) {
+		select {
+		case <-time.After(goodbyeFlight):
+		case <-s.Done():
+		case <-ctx.Done():
+		}
+	}
+	s.Close(wire.CodeShutdown, text)
+}
+
+// Collectors returns the relay's metrics for a Prometheus registry.
+func (r *Relay) Collectors() []prometheus.Collector { return r.metrics.collectors(r) }
+
+// HandshakeFailed counts a connection attempt that came to nothing.
+func (r *Relay) HandshakeFailed(code wire.Code) { r.metrics.handshakes.of(code).Inc() }

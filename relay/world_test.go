@@ -1,0 +1,278 @@
+package relay
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io"
+	"math/big"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/quic-go/quic-go/testutils/simnet"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// oneWay is the delay of the simulated network from anyone to anyone.
+const oneWay = 20 * time.Millisecond
+
+// world is a relay in virtual time and a network on which anyone can reach it.
+type world struct {
+	t     *testing.T
+	relay *Relay
+	pin   transport.KeyPin
+	sim   *simnet.Simnet
+	hosts byte // how many there are
+	ends  []func()
+}
+
+// admitAll is the configuration of most tests.
+var admitAll = Config{Admit: func(wire.Route) bool { return true }, BufferMemory: 4 << 30}
+
+// simulate runs f in a bubble of virtual time with a relay. When f returns,
+// the relay is shut down, which must leave nothing behind.
+func simulate(t *testing.T, cfg Config, f func(*world)) {
+	t.Helper()
+	cert := newCertificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		w := &world{t: t, pin: transport.PinOf(cert.Leaf), sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}}
+		var err error
+		if w.relay, err = New(cfg); err != nil {
+			t.Fatal(err)
+		}
+		conn := w.host()
+		ln, err := transport.Listen(transport.ListenConfig{
+			Sockets: []transport.Socket{{Conn: conn}}, Certificate: cert,
+			ResetKey: [32]byte{1}, TokenKey: [32]byte{2}, Failed: w.relay.HandshakeFailed,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error)
+		go func() { served <- w.relay.Serve(context.Background(), ln) }()
+
+		f(w)
+
+		w.shutdown()
+		for _, end := range w.ends {
+			end()
+		}
+		if err := ln.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		conn.Close()
+		w.sim.Close()
+		time.Sleep(time.Minute) // quic-go forgets closed connections by timers
+		w.wantNothingHeld()
+	})
+}
+
+func (w *world) shutdown() {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := w.relay.Shutdown(ctx); err != nil {
+		w.t.Errorf("Shutdown: %v", err)
+	}
+}
+
+// wantNothingHeld checks that no stream or session holds anything.
+func (w *world) wantNothingHeld() {
+	w.t.Helper()
+	m := w.relay.metrics
+	if s := w.relay.budget.Stats(); s.Reserved != 0 || s.Used != 0 || s.Streams != 0 {
+		w.t.Errorf("memory is still held: %+v", s)
+	}
+	for name, g := range map[string]prometheus.Collector{
+		"agent sessions": m.sessions[roleAgent], "device sessions": m.sessions[roleDevice], "streams": m.streams,
+	} {
+		if n := testutil.ToFloat64(g); n != 0 {
+			w.t.Errorf("%v %s are still counted", n, name)
+		}
+	}
+	if n := w.relay.registry.size(); n != 0 {
+		w.t.Errorf("%d agents are still registered", n)
+	}
+}
+
+// host returns the socket of a new host, the first being the relay.
+func (w *world) host() *simnet.SimConn {
+	w.hosts++
+	addr := &net.UDPAddr{IP: net.IPv4(10, 0, 0, w.hosts).To4(), Port: 4433}
+	router := &simnet.Simnet{Router: w.sim.Router}
+	conn := router.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: oneWay})
+	if err := router.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.ends = append(w.ends, func() { conn.Close(); router.Close() })
+	return conn
+}
+
+// dial opens a session from a new host, an agent's if cert is not nil.
+func (w *world) dial(cert *tls.Certificate) transport.Session {
+	w.t.Helper()
+	s, err := w.tryDial(cert)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// tryDial is dial for a session that may be refused.
+func (w *world) tryDial(cert *tls.Certificate) (transport.Session, error) {
+	d, err := transport.NewDialer(w.host())
+	if err != nil {
+		return nil, err
+	}
+	last := len(w.ends) - 1
+	closeHost := w.ends[last]
+	w.ends[last] = func() { d.Close(); closeHost() }
+	return d.Dial(w.ctx(), transport.Relay{Addr: "10.0.0.1:4433", Pin: &w.pin}, cert)
+}
+
+// ctx bounds what a test waits for, in virtual time.
+func (w *world) ctx() context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	w.ends = append(w.ends, cancel)
+	return ctx
+}
+
+// token is what the devices of the tests show.
+var token = wire.Token{7}
+
+// agent registers with a new key and the tokens, by default the token above.
+func (w *world) agent(tokens ...wire.TokenHash) (*hop.Registration, wire.Route) {
+	w.t.Helper()
+	cert := newCertificate(w.t)
+	return w.register(cert, tokens...), wire.RouteOf(cert.Leaf.RawSubjectPublicKeyInfo)
+}
+
+func (w *world) register(cert tls.Certificate, tokens ...wire.TokenHash) *hop.Registration {
+	w.t.Helper()
+	if len(tokens) == 0 {
+		tokens = []wire.TokenHash{token.Hash()}
+	}
+	r, err := hop.Register(w.ctx(), w.dial(&cert), tokens)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return r
+}
+
+func (w *world) device(to wire.Route) *hop.Attachment {
+	w.t.Helper()
+	a, err := hop.Attach(w.ctx(), w.dial(nil), wire.Open{Route: to, Token: token})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return a
+}
+
+// open opens a stream and returns both of its ends.
+func (w *world) open(d *hop.Attachment, a *hop.Registration) (device, agent transport.Stream) {
+	w.t.Helper()
+	device = w.ask(d)
+	agent, err := a.Accept(w.ctx())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := hop.ReadIncoming(agent); err != nil {
+		w.t.Fatal(err)
+	}
+	return device, agent
+}
+
+// ask opens a stream at the device alone.
+func (w *world) ask(d *hop.Attachment) transport.Stream {
+	w.t.Helper()
+	st, err := d.Open(w.ctx())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return st
+}
+
+// stream is a new agent, a new device and a stream between them.
+type stream struct {
+	home          *hop.Registration
+	away          *hop.Attachment
+	agent, device transport.Stream
+}
+
+func (w *world) stream() stream {
+	w.t.Helper()
+	a, route := w.agent()
+	d := w.device(route)
+	device, agent := w.open(d, a)
+	return stream{a, d, agent, device}
+}
+
+// wantReset reads st until it fails, which must be a reset with the code.
+func wantReset(t *testing.T, st transport.Stream, code wire.Code) {
+	t.Helper()
+	st.SetReadDeadline(time.Now().Add(time.Minute))
+	_, err := io.Copy(io.Discard, st)
+	if reset, ok := errors.AsType[*wire.ResetError](err); !ok || reset.Code != code {
+		t.Errorf("the stream ended with %v, want a reset with code %v", err, code)
+	}
+}
+
+// wantClosed waits until the session ends, which must be with the code.
+func wantClosed(t *testing.T, s interface {
+	Done() <-chan struct{}
+	Err() error
+}, code wire.Code) {
+	t.Helper()
+	select {
+	case <-s.Done():
+	case <-time.After(time.Minute):
+		t.Errorf("the session goes on, want it closed with code %v", code)
+		return
+	}
+	if closed, ok := errors.AsType[*wire.ClosedError](s.Err()); !ok || closed.Code != code || !closed.Remote {
+		t.Errorf("the session ended with %v, want code %v from the relay", s.Err(), code)
+	}
+}
+
+// wantCount checks a counter by code.
+func wantCount(t *testing.T, name string, c counters, code wire.Code, want float64) {
+	t.Helper()
+	if got := testutil.ToFloat64(c.of(code)); got != want {
+		t.Errorf("%s with code %v: %v counted, want %v", name, code, got, want)
+	}
+}
+
+// newCertificate makes a key and a certificate that it signs itself.
+func newCertificate(t testing.TB) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
