@@ -1,0 +1,6 @@
+//go:build !race
+
+package e2e
+
+// handshakeStride: every byte of a handshake is attacked.
+const handshakeStride = 1

@@ -1,0 +1,7 @@
+//go:build race
+
+package e2e
+
+// handshakeStride is how far apart the attacked bytes of a handshake are. The
+// race detector makes a handshake ten times as slow.
+const handshakeStride = 31

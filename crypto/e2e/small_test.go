@@ -1,0 +1,113 @@
+package e2e
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWindow(t *testing.T) {
+	var w window
+	steps := []struct {
+		id   uint64
+		want bool
+	}{
+		{5, true}, {5, false}, {4, true}, {0, true}, {0, false}, {4, false},
+		{5 + windowLen - 1, true}, {5, false}, {6, true}, {4, false},
+		{5 + windowLen, true}, {5, false}, {6, false}, {7, true},
+		{1 << 40, true}, {1 << 40, false}, {1<<40 - windowLen + 1, true}, {1<<40 - windowLen, false}, {1<<40 - 1, true},
+		{maxStreamID, true}, {maxStreamID, false}, {1 << 40, false},
+	}
+	for i, s := range steps {
+		if got := w.use(s.id); got != s.want {
+			t.Errorf("step %d: use(%d) = %v", i, s.id, got)
+		}
+	}
+	// Against a plain set, with steps of every size up to past the window.
+	w = window{}
+	seen := make(map[uint64]bool)
+	var top uint64
+	for i := range uint64(20_000) {
+		id := top + i*7919%6000
+		id -= min(id, i*104729%5000)
+		want := !seen[id] && (id >= top || top-id < windowLen)
+		if i == 0 {
+			want = true
+		}
+		if got := w.use(id); got != want {
+			t.Fatalf("use(%d) with highest %d = %v", id, top, got)
+		}
+		seen[id] = true
+		top = max(top, id)
+	}
+}
+
+func TestPin(t *testing.T) {
+	id := newIdentity(t)
+	pin, err := PinOf(id.cert.Leaf.PublicKey)
+	if err != nil || pin != id.Pin() {
+		t.Fatalf("PinOf = %s, %v, want %s", pin, err, id.Pin())
+	}
+	if got, err := ParsePin(pin.String()); err != nil || got != pin || len(pin.String()) != 43 {
+		t.Errorf("ParsePin(%s) = %s, %v", pin, got, err)
+	}
+	s := pin.String()
+	for _, bad := range []string{"", s + "=", s[1:], s + "A", " " + s, "\n" + s, s[:42] + "*", strings.Repeat("_", 43)} {
+		if _, err := ParsePin(bad); err == nil {
+			t.Errorf("ParsePin(%q) accepts it", bad)
+		}
+	}
+	if _, err := PinOf("no key"); err == nil {
+		t.Error("PinOf accepts a string")
+	}
+}
+
+func TestIdentity(t *testing.T) {
+	for _, id := range []*Identity{newIdentity(t), newP256Identity(t)} {
+		c := id.cert.Leaf
+		if c.Subject.String() != "" || c.Issuer.String() != "" || c.NotAfter.Year() != 9999 || c.NotBefore.After(time.Unix(0, 0)) || len(c.DNSNames) != 0 {
+			t.Errorf("the certificate says more than the key: %+v", c.Subject)
+		}
+	}
+	key, _ := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if _, err := NewIdentity(key); err == nil {
+		t.Error("a P-384 key became an identity")
+	}
+	if _, err := NewIdentity(nil); err == nil {
+		t.Error("no key became an identity")
+	}
+	if _, err := NewServer(ServerConfig{Identity: newIdentity(t)}); err == nil {
+		t.Error("a server without Admit")
+	}
+}
+
+func TestErrorKinds(t *testing.T) {
+	for _, err := range []error{ErrSpliced, ErrReplay, ErrTrailing, ErrTruncated, errRecord, errEmptyRecords} {
+		if !errors.Is(fmt.Errorf("x: %w", err), ErrTampered) {
+			t.Errorf("%v is no ErrTampered", err)
+		}
+	}
+	if !errors.Is(ErrTruncated, io.ErrUnexpectedEOF) || errors.Is(ErrTampered, ErrTruncated) || errors.Is(ErrTruncated, io.EOF) {
+		t.Error("ErrTruncated is not what it says")
+	}
+}
+
+func TestFrameLimits(t *testing.T) {
+	if err := WriteFrame(io.Discard, Frame{Payload: make([]byte, MaxFramePayload+1)}); !errors.Is(err, ErrFrame) {
+		t.Errorf("too long a frame: %v", err)
+	}
+	for _, w := range []Welcome{
+		{MaxStreams: -1}, {MaxStreams: 1 << 16}, {Idle: time.Second}, {Idle: time.Hour}, {Idle: 3500 * time.Millisecond},
+		{Relays: make([]string, MaxRelays+1)}, {Relays: []string{""}}, {Relays: []string{strings.Repeat("x", 256)}}, {Relays: []string{"\xff"}},
+	} {
+		if _, err := w.withDefaults(); err == nil {
+			t.Errorf("%+v can be said", w)
+		}
+	}
+}

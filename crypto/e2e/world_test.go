@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"io"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is an agent and what stands between it and its devices.
+type world struct {
+	t      testing.TB
+	server *Server
+	id     *Identity
+
+	mu      sync.Mutex
+	devices map[Pin]Welcome
+	// relay joins a device's end of a new hop with an agent's end; nil: they
+	// are the same hop.
+	relay func(n int, device, agent Stream)
+	hops  int
+	wg    sync.WaitGroup
+}
+
+var errStranger = errors.New("not on the list")
+
+func newIdentity(t testing.TB) *Identity {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := NewIdentity(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func newP256Identity(t testing.TB) *Identity {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := NewIdentity(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func newWorld(t testing.TB, change func(*ServerConfig)) *world {
+	t.Helper()
+	w := &world{t: t, id: newIdentity(t), devices: make(map[Pin]Welcome)}
+	cfg := ServerConfig{Identity: w.id, Admit: w.admit}
+	if change != nil {
+		change(&cfg)
+	}
+	var err error
+	if w.server, err = NewServer(cfg); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.close)
+	return w
+}
+
+func (w *world) close() {
+	w.server.Close()
+	w.wg.Wait()
+}
+
+func (w *world) admit(p Pin) (Welcome, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if d, ok := w.devices[p]; ok {
+		return d, nil
+	}
+	return Welcome{}, errStranger
+}
+
+func (w *world) allow(id *Identity) *Identity {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.devices[id.Pin()] = Welcome{}
+	return id
+}
+
+func (w *world) disallow(p Pin) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.devices, p)
+}
+
+// open returns a device's end of a new hop on an attachment.
+func (w *world) open(attachment uint64) Stream {
+	w.mu.Lock()
+	n, relay := w.hops, w.relay
+	w.hops++
+	w.mu.Unlock()
+	d, r := newPipe(64 << 10)
+	if relay == nil {
+		w.server.Handle(attachment, r)
+		return d
+	}
+	r2, a := newPipe(64 << 10)
+	w.server.Handle(attachment, a)
+	w.wg.Go(func() { relay(n, r, r2) })
+	return d
+}
+
+func (w *world) config(id *Identity, attachment uint64) ClientConfig {
+	return ClientConfig{Identity: id, Server: w.id.Pin(), Open: func(context.Context) (Stream, error) {
+		return w.open(attachment), nil
+	}}
+}
+
+func (w *world) connect(id *Identity, attachment uint64) *Session {
+	w.t.Helper()
+	s, err := Connect(context.Background(), w.open(attachment), w.config(id, attachment))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { s.Close(0, "test over") })
+	return s
+}
+
+// pair returns the two ends of a sealed stream that has carried one byte.
+func (w *world) streams(s *Session) (device, agent *Conn) {
+	w.t.Helper()
+	device, err := s.OpenStream(context.Background())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := device.Write([]byte("x")); err != nil {
+		w.t.Fatal(err)
+	}
+	agent, err = w.server.Accept()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if _, err := io.ReadFull(agent, make([]byte, 1)); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { device.Close(); agent.Close() })
+	return device, agent
+}

@@ -1,0 +1,212 @@
+package endpoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/blindrelay/blindrelay/crypto/e2e"
+	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// AgentConfig is what an Agent is made with.
+type AgentConfig struct {
+	// Home holds the keys and the devices. Required; it stays the caller's,
+	// who closes it after the Agent.
+	Home *pair.Home
+	// Relays is where the agent registers: 1 to 3, at all of them.
+	Relays []transport.Relay
+	// Approve asks the owner about a device whose invite demands it. Nil
+	// refuses such devices.
+	Approve pair.Approver
+	// Log takes what the owner should know. Nil logs nothing.
+	Log *slog.Logger
+	// Socket carries all connections to relays. The Agent owns it. Nil: a UDP
+	// socket of its own.
+	Socket net.PacketConn
+}
+
+// Agent makes a media server reachable through relays. It reconnects by itself
+// until it is closed, and follows the Home: devices that are revoked lose
+// their sessions, and while remote access is off no relay knows the route.
+//
+// It runs one goroutine to follow the Home and two for each relay, besides
+// those of its sessions.
+type Agent struct {
+	home   *pair.Home
+	log    *slog.Logger
+	server *e2e.Server
+	dialer *transport.Dialer
+	cert   tls.Certificate
+	links  []*link
+
+	ctx    context.Context // ends with Close
+	cancel context.CancelFunc
+	wait   sync.WaitGroup
+	once   sync.Once
+	err    error // of Close
+}
+
+// NewAgent starts an agent. The caller closes it.
+func NewAgent(cfg AgentConfig) (*Agent, error) {
+	if len(cfg.Relays) == 0 || len(cfg.Relays) > 3 {
+		return nil, fmt.Errorf("an agent registers at 1 to 3 relays, not %d", len(cfg.Relays))
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	id, err := e2e.NewIdentity(cfg.Home.Identity())
+	if err != nil {
+		return nil, err
+	}
+	// The route key has nothing in common with the identity, except that the
+	// hop too wants a certificate without a name around it.
+	route, err := e2e.NewIdentity(cfg.Home.RouteKey())
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{home: cfg.Home, log: cfg.Log, cert: route.Certificate()}
+	a.ctx, a.cancel = context.WithCancel(context.Background())
+	a.server, err = e2e.NewServer(e2e.ServerConfig{
+		Identity: id,
+		Admit:    a.admit,
+		Pair:     func(ctx context.Context, c *e2e.PairingConn) { a.pair(ctx, c, cfg.Approve) },
+		Log:      cfg.Log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if a.dialer, err = transport.NewDialer(cfg.Socket); err != nil {
+		return nil, errors.Join(err, a.server.Close())
+	}
+	for _, r := range cfg.Relays {
+		l := &link{agent: a, relay: r, changed: make(chan struct{}), updating: make(chan struct{}, 1)}
+		a.links = append(a.links, l)
+		a.wait.Go(l.keep)
+	}
+	a.wait.Go(a.follow)
+	return a, nil
+}
+
+// Listen returns the agent as a net.Listener. Its connections are *e2e.Conn;
+// DeviceOf tells whose. Closing it closes the agent.
+func (a *Agent) Listen() net.Listener { return listener{a} }
+
+type listener struct{ *Agent }
+
+func (l listener) Accept() (net.Conn, error) {
+	c, err := l.server.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (l listener) Addr() net.Addr { return routeAddr(l.home.Route()) }
+
+type routeAddr wire.Route
+
+func (routeAddr) Network() string  { return "blindrelay" }
+func (r routeAddr) String() string { return wire.Route(r).String() }
+
+// DeviceOf returns the pin of the device at the other end of a connection that
+// an Agent accepted.
+func DeviceOf(c net.Conn) (pin e2e.Pin, ok bool) {
+	sealed, ok := c.(*e2e.Conn)
+	if !ok {
+		return e2e.Pin{}, false
+	}
+	return sealed.Peer(), true
+}
+
+// admit is asked for every session and every stream.
+func (a *Agent) admit(pin e2e.Pin) (e2e.Welcome, error) {
+	device, ok := a.home.Admit(pin)
+	if !ok {
+		return e2e.Welcome{}, errors.New("the device is not on the list, or remote access is off")
+	}
+	if time.Since(device.Seen) > time.Hour {
+		// At most one write an hour for each device; it is news, not security.
+		if err := a.home.MarkSeen(pin); err != nil {
+			a.log.Warn("the time a device was seen could not be written", "device", device.Name, "error", err)
+		}
+	}
+	w := e2e.Welcome{RouteToken: a.home.Token(pin)}
+	for _, l := range a.links {
+		w.Relays = append(w.Relays, l.relay.String())
+	}
+	return w, nil
+}
+
+func (a *Agent) pair(ctx context.Context, c *e2e.PairingConn, approve pair.Approver) {
+	device, err := a.home.Serve(ctx, c, c.Peer(), c.Binding(), approve)
+	if err != nil {
+		a.log.Warn("a device did not pair", "error", err)
+		return
+	}
+	a.log.Info("a device has paired", "device", device.Name)
+}
+
+// follow ends what the Home no longer allows, at each change of it.
+func (a *Agent) follow() {
+	for {
+		changed := a.home.Changed()
+		a.Enforce()
+		select {
+		case <-changed:
+		case <-a.ctx.Done():
+			return
+		}
+	}
+}
+
+// Enforce ends every session that the device list, or the switch for remote
+// access, no longer allows. When it returns none of them can read or write
+// another byte of content. The agent also does so by itself soon after each
+// change; who has to be sure calls Enforce.
+func (a *Agent) Enforce() {
+	if !a.home.Enabled() {
+		a.server.CloseSessions(wire.CodeOff, "the owner has turned remote access off")
+		return
+	}
+	for _, s := range a.server.Sessions() {
+		if _, ok := a.home.Admit(s.Device); !ok {
+			a.server.Revoke(s.Device)
+		}
+	}
+}
+
+// Publish returns when every relay that the agent is registered at knows the
+// Home's tokens as they are now: a new invite can be redeemed, a revoked
+// device is turned away at the edge. The agent also does so by itself soon
+// after each change.
+func (a *Agent) Publish(ctx context.Context) error {
+	var errs []error
+	for _, l := range a.links {
+		l.mu.Lock()
+		reg := l.reg
+		l.mu.Unlock()
+		if reg != nil {
+			errs = append(errs, l.update(ctx, reg))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Close takes the route from the relays, ends every session, and waits.
+func (a *Agent) Close() error {
+	a.once.Do(func() {
+		a.cancel()
+		a.err = a.server.Close()
+		a.wait.Wait()
+		a.err = errors.Join(a.err, a.dialer.Close())
+	})
+	return a.err
+}

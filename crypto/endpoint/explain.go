@@ -1,0 +1,67 @@
+package endpoint
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/blindrelay/blindrelay/crypto/e2e"
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// hints say what a person can do about a code, as seen by an endpoint.
+var hints = map[wire.Code]string{
+	wire.CodeVersion:        "the relay speaks another version of the protocol: update blindlink or ask the operator to update the relay",
+	wire.CodeShutdown:       "the relay is going down; this side comes back by itself",
+	wire.CodeNotAdmitted:    "the relay does not admit this server: its operator has to allow the route",
+	wire.CodeReplaced:       "another blindlink with the same state directory took this server's place: is `share` running twice, or on a copy of this machine?",
+	wire.CodeRouteUnknown:   "the relay knows no agent for this server: is `blindlink share` running at home, connected to this relay, and remote access on?",
+	wire.CodeTokenRefused:   "the relay does not let this device through: it was revoked, remote access is off, or its invite was used or has expired; ask the owner for a new invite",
+	wire.CodeMemory:         "the relay has no buffer memory left for another stream: try again later, or ask its operator for more --buffer-memory",
+	wire.CodeTooManyStreams: "too many streams are open to this server: close some and try again",
+	wire.CodeAgentGone:      "the server's connection to the relay broke off; this side tries again by itself",
+	wire.CodeDeviceGone:     "the device's connection to the relay broke off",
+	wire.CodeTooManyTokens:  "the relay takes no more devices for this server: revoke some",
+	wire.CodeSilent:         "the relay gave up waiting for an answer",
+	wire.CodeProtocol:       "the relay does not understand this side: are both of the same version?",
+	wire.CodeFrameTooLarge:  "the relay does not understand this side: are both of the same version?",
+	wire.CodeRefused:        "the server refuses this device: it was revoked or never paired; ask the owner for a new invite",
+	wire.CodeOff:            "the owner has turned remote access off",
+	wire.CodeBusy:           "the server has no room for another connection now: try again in a moment",
+}
+
+// explain puts a sentence for people before an error that carries a code.
+func explain(err error) error {
+	code := codeOf(err)
+	if hint, ok := hints[code]; ok {
+		return fmt.Errorf("%s (%w)", hint, err)
+	}
+	return err
+}
+
+// codeOf finds the code that an error carries, or CodeNone.
+func codeOf(err error) wire.Code {
+	if e, ok := errors.AsType[*e2e.GoAwayError](err); ok {
+		return e.Code
+	}
+	if e, ok := errors.AsType[*wire.ResetError](err); ok {
+		return e.Code
+	}
+	if e, ok := errors.AsType[*wire.ClosedError](err); ok {
+		return e.Code
+	}
+	return wire.CodeNone
+}
+
+// hopeless reports whether trying again at once cannot help: somebody has to
+// do something first.
+func hopeless(err error) bool {
+	if errors.Is(err, transport.ErrWrongRelay) {
+		return true
+	}
+	switch codeOf(err) {
+	case wire.CodeVersion, wire.CodeNotAdmitted, wire.CodeReplaced, wire.CodeTokenRefused, wire.CodeRefused, wire.CodeOff:
+		return true
+	}
+	return false
+}
