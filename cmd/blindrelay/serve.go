@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/blindrelay/blindrelay/relay"
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/udp"
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"golang.org/x/term"
+)
+
+type serveCmd struct {
+	Listen string      `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
+	State  string      `placeholder:"DIR" type:"path" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
+	Ops    string      `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
+	Admit  string      `enum:"none,open" default:"none" placeholder:"none|open" help:"open: admit every agent. none: only those of --allow. Default ${default}."`
+	Allow  []routeFlag `placeholder:"ROUTE" help:"Admit the agent of this route, as blindlink prints it. May be given again, or with commas."`
+
+	BufferMemory byteSize `placeholder:"SIZE" help:"Memory that all forwarded streams together may hold, buffers and QUIC windows. Default a quarter of the memory of the machine or of the control group."`
+	JitterBuffer byteSize `default:"1M" placeholder:"SIZE" help:"What one direction of one stream may buffer. Default ${default}."`
+
+	TLSCert  string `name:"tls-cert" type:"path" placeholder:"FILE" help:"Certificate chain (PEM) that is publicly trusted for this host, so that agents need no #PIN. Needs --tls-key."`
+	TLSKey   string `name:"tls-key" type:"path" placeholder:"FILE" help:"Private key (PEM) in place of hop.key in the state directory. Replicas of a relay share it."`
+	ResetKey string `type:"path" placeholder:"FILE" help:"32 bytes in base64 in place of reset.key in the state directory. Replicas share it."`
+	TokenKey string `type:"path" placeholder:"FILE" help:"32 bytes in base64 in place of token.key in the state directory. Replicas share it."`
+
+	Sockets   int        `placeholder:"N" help:"UDP sockets that share the port. Default one for each core."`
+	LogFormat string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
+	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+}
+
+// endWithin bounds everything between the signal and the end.
+const endWithin = 4 * time.Second
+
+func (c *serveCmd) Run(ctx context.Context) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	// quic-go would print about small socket buffers by itself; the sockets'
+	// warnings say it with what to do.
+	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
+	log := c.logger(os.Stderr)
+
+	id, err := identityFiles{
+		dir:     c.State,
+		tlsCert: c.TLSCert, tlsKey: c.TLSKey,
+		resetKey: c.ResetKey, tokenKey: c.TokenKey,
+	}.load()
+	if err != nil {
+		return err
+	}
+	r, err := relay.New(relay.Config{
+		Admit:        c.admits(),
+		BufferMemory: int64(c.BufferMemory),
+		JitterBuffer: int(c.JitterBuffer),
+		Log:          log,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: see --buffer-memory and --jitter-buffer", err)
+	}
+	metrics := newRegistry()
+	metrics.MustRegister(r.Collectors()...)
+	var o *ops
+	if c.Ops != "" {
+		if o, err = listenOps(c.Ops, metrics, log); err != nil {
+			return err
+		}
+		defer o.close()
+	}
+
+	sockets, err := udp.Listen(udp.Config{Addr: c.Listen, Sockets: c.Sockets})
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
+	for _, w := range sockets.Warnings() {
+		log.Warn(w)
+	}
+	ln, err := listen(sockets, id, r.HandshakeFailed)
+	if err != nil {
+		return err
+	}
+	defer ln.Close()
+
+	if err := c.announce(log, id, sockets.Conns()[0].LocalAddr().(*net.UDPAddr).Port); err != nil {
+		return err
+	}
+	if o != nil {
+		o.ready.Store(true)
+	}
+	err = r.Serve(ctx, ln)
+	if o != nil {
+		o.ready.Store(false)
+	}
+	log.Info("shutting down")
+	ending, cancel := context.WithTimeout(context.Background(), endWithin)
+	defer cancel()
+	return errors.Join(err, ln.Stop(), r.Shutdown(ending))
+}
+
+// check finds what flags cannot say together, and fills in defaults that
+// depend on the machine.
+func (c *serveCmd) check() error {
+	switch {
+	case c.Admit == "open" && len(c.Allow) > 0:
+		return usageError{"--admit open admits every agent, which leaves --allow without effect: give one of the two"}
+	case c.TLSCert != "" && c.TLSKey == "":
+		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE"}
+	case c.Sockets < 0:
+		return usageError{"--sockets takes a number from 1, or none for one for each core"}
+	}
+	if c.State == "" {
+		c.State = defaultStateDir(os.Getenv)
+	}
+	if c.State == "" && (c.TLSKey == "" || c.ResetKey == "" || c.TokenKey == "") {
+		return usageError{"there is no home directory to keep the relay's identity in: --state DIR says where"}
+	}
+	if c.BufferMemory == 0 {
+		memory := machineMemory(os.DirFS("/"))
+		if memory == 0 {
+			memory = fallbackMemory
+		}
+		c.BufferMemory = byteSize(memory / 4)
+	}
+	return nil
+}
+
+func (c *serveCmd) logger(w *os.File) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: c.LogLevel}
+	if c.LogFormat == "text" || c.LogFormat == "auto" && term.IsTerminal(int(w.Fd())) {
+		return slog.New(slog.NewTextHandler(w, opts))
+	}
+	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+func (c *serveCmd) admits() func(wire.Route) bool {
+	if c.Admit == "open" {
+		return func(wire.Route) bool { return true }
+	}
+	allowed := make(map[wire.Route]bool)
+	for _, r := range c.Allow {
+		allowed[wire.Route(r)] = true
+	}
+	return func(r wire.Route) bool { return allowed[r] }
+}
+
+func listen(sockets *udp.Group, id *identity, failed func(wire.Code)) (*transport.Listener, error) {
+	cfg := transport.ListenConfig{
+		Certificate: id.certificate,
+		ResetKey:    id.resetKey,
+		TokenKey:    id.tokenKey,
+		Failed:      failed,
+	}
+	for i, conn := range sockets.Conns() {
+		cfg.Sockets = append(cfg.Sockets, transport.Socket{Conn: conn, IDs: sockets.ConnectionIDGenerator(i)})
+	}
+	return transport.Listen(cfg)
+}
+
+// announce prints the line that an operator passes on, and logs what else
+// they should know.
+func (c *serveCmd) announce(log *slog.Logger, id *identity, port int) error {
+	leaf := id.certificate.Leaf
+	pin := transport.PinOf(leaf)
+	address := transport.Relay{Addr: publicHostPort(c.Listen, port, leaf), Pin: &pin}
+	log.Info("listening", "address", address.String(), "buffer_memory", int64(c.BufferMemory), "state", c.State)
+	switch {
+	case c.Admit == "open":
+		log.Warn("every agent is admitted (--admit open)")
+	case len(c.Allow) == 0:
+		log.Warn("no agent is admitted: start with --allow ROUTE for each agent, which says its route when it is refused, or with --admit open for all")
+	}
+	if c.TLSCert != "" && time.Now().After(leaf.NotAfter) {
+		log.Warn("the certificate of --tls-cert has expired", "at", leaf.NotAfter)
+	}
+	_, err := io.WriteString(os.Stdout, address.String()+"\n")
+	return err
+}
