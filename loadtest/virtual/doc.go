@@ -1,0 +1,4 @@
+// Package virtual holds tests of the whole path, device to relay to agent and
+// back, on a simulated network in virtual time: what they say about round
+// trips and recovery is exact and the same on every machine.
+package virtual

@@ -1,0 +1,173 @@
+package virtual
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"math/big"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
+	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/relay"
+	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"github.com/quic-go/quic-go/testutils/simnet"
+)
+
+var (
+	relayAddr  = &net.UDPAddr{IP: net.IPv4(10, 9, 0, 1).To4(), Port: 4433}
+	agentAddr  = &net.UDPAddr{IP: net.IPv4(10, 9, 0, 2).To4(), Port: 9000}
+	deviceAddr = &net.UDPAddr{IP: net.IPv4(10, 9, 0, 3).To4(), Port: 9000}
+	pairAddr   = &net.UDPAddr{IP: net.IPv4(10, 9, 0, 3).To4(), Port: 9001}
+)
+
+// world is a simulated network with a relay, a home and a device's place on it.
+type world struct {
+	t            *testing.T
+	net          *simnet.Simnet
+	relaySocket  net.PacketConn
+	agentSocket  net.PacketConn
+	deviceSocket net.PacketConn
+	pairSocket   net.PacketConn // of the device, while it pairs
+	cert         tls.Certificate
+	at           transport.Relay
+}
+
+// newWorld makes a network on which the round trip is device between device
+// and relay, and home between relay and agent. It runs in a synctest bubble.
+func newWorld(t *testing.T, device, home time.Duration) *world {
+	t.Helper()
+	w := &world{t: t, net: &simnet.Simnet{Router: &simnet.PerfectRouter{}}}
+	link := func(roundTrip time.Duration) simnet.NodeBiDiLinkSettings {
+		return simnet.NodeBiDiLinkSettings{Latency: roundTrip / 2}
+	}
+	w.relaySocket = w.net.NewEndpoint(relayAddr, simnet.NodeBiDiLinkSettings{LatencyFunc: func(p simnet.Packet) time.Duration {
+		if p.From.String() == agentAddr.String() {
+			return home / 2
+		}
+		return device / 2
+	}})
+	w.agentSocket = w.net.NewEndpoint(agentAddr, link(home))
+	w.deviceSocket = w.net.NewEndpoint(deviceAddr, link(device))
+	w.pairSocket = w.net.NewEndpoint(pairAddr, link(device))
+	if err := w.net.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.net.Close() })
+	w.cert = relayCert(t)
+	pin := transport.PinOf(w.cert.Leaf)
+	w.at = transport.Relay{Addr: relayAddr.String(), Pin: &pin}
+	return w
+}
+
+func relayCert(t *testing.T) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
+	}, &x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// startRelay runs a relay on the relay's socket until stop is called, which
+// ends it without a word to anybody.
+func (w *world) startRelay() (r *relay.Relay, stop func()) {
+	w.t.Helper()
+	ln, err := transport.Listen(transport.ListenConfig{
+		Sockets:     []transport.Socket{{Conn: w.relaySocket}},
+		Certificate: w.cert,
+		ResetKey:    [32]byte{1},
+		TokenKey:    [32]byte{2},
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err = relay.New(relay.Config{
+		Admit:        func(wire.Route) bool { return true },
+		BufferMemory: 64 << 20,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := r.Serve(context.Background(), ln); err != nil {
+			w.t.Error(err)
+		}
+	}()
+	return r, func() {
+		ln.Close()
+		<-done
+		if err := r.Shutdown(context.Background()); err != nil {
+			w.t.Error(err)
+		}
+	}
+}
+
+// startAgent makes a home with one relay and runs its agent.
+func (w *world) startAgent(log *slog.Logger) (*pair.Home, *endpoint.Agent) {
+	w.t.Helper()
+	home, err := pair.OpenHome(w.t.TempDir() + "/home")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	at, err := pair.ParseRelay(w.at.String())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := home.SetRelays([]pair.Relay{at}); err != nil {
+		w.t.Fatal(err)
+	}
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []transport.Relay{w.at}, Socket: w.agentSocket, Log: log})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := agent.Ready(context.Background()); err != nil {
+		w.t.Fatal(err)
+	}
+	return home, agent
+}
+
+// newDevice pairs a device and returns its dialer, which has not connected yet.
+func (w *world) newDevice(home *pair.Home, agent *endpoint.Agent) *endpoint.Dialer {
+	w.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	inv, err := home.NewInvite("tv", 0, false)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ctx := context.Background()
+	if err := agent.Publish(ctx); err != nil {
+		w.t.Fatal(err)
+	}
+	server, err := endpoint.Pair(ctx, endpoint.PairConfig{Identity: key, Invite: inv, Socket: w.pairSocket})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	d, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Socket: w.deviceSocket})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return d
+}
