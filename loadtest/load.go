@@ -4,7 +4,7 @@
 // counts stalls as a media player has them.
 //
 //	report, err := loadtest.Run(ctx, loadtest.Config{Relay: relay, Viewers: 50, Bitrate: 8_000_000, Duration: time.Minute})
-//	report.WriteTo(os.Stdout)
+//	report.Write(os.Stdout)
 package loadtest
 
 import (

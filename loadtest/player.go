@@ -48,21 +48,17 @@ func (p *player) advance(now time.Time) {
 	p.now = now
 }
 
-// arrive adds n bytes at now; last says that the film ends with them.
-func (p *player) arrive(now time.Time, n int, last bool) {
+// arrive adds n bytes at now.
+func (p *player) arrive(now time.Time, n int) {
 	p.advance(now)
 	p.received += float64(n)
-	if !p.playing && (last || p.received-p.played >= p.rate*startAt.Seconds()) {
-		p.resume()
+	if p.playing || p.received-p.played < p.rate*startAt.Seconds() {
+		return
 	}
-}
-
-func (p *player) resume() {
 	p.playing = true
 	if !p.started {
 		p.started = true
-		p.startup = p.now.Sub(p.begun)
-		return
+		p.startup = now.Sub(p.begun)
 	}
 	p.endStall()
 }

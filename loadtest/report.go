@@ -3,6 +3,8 @@ package loadtest
 import (
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -32,14 +34,14 @@ type Report struct {
 	Goodput      float64        `json:"goodput_bits_per_second"` // of all viewers together
 	NeverStarted int            `json:"never_started"`           // viewers that saw no picture
 	StartUpP50   time.Duration  `json:"start_up_p50_ns"`         // of those that started
-	StartUpP95   time.Duration  `json:"start_up_p95_ns"`         //
-	Stalls       int            `json:"stalls"`                  //
-	StallRatio   float64        `json:"stall_ratio"`             // time stalled of time watched
-	LongestStall time.Duration  `json:"longest_stall_ns"`        //
-	Corrupt      int            `json:"corrupt"`                 //
-	Errors       map[string]int `json:"errors,omitempty"`        // by text
-	Each         []Seen         `json:"each,omitempty"`          // in the order of the viewers
-	PairedIn     time.Duration  `json:"paired_in_ns"`            // to make all agents and devices
+	StartUpP95   time.Duration  `json:"start_up_p95_ns"`
+	Stalls       int            `json:"stalls"`
+	StallRatio   float64        `json:"stall_ratio"` // time stalled of time watched
+	LongestStall time.Duration  `json:"longest_stall_ns"`
+	Corrupt      int            `json:"corrupt"`
+	Errors       map[string]int `json:"errors,omitempty"` // by text
+	Each         []Seen         `json:"each,omitempty"`   // in the order of the viewers
+	PairedIn     time.Duration  `json:"paired_in_ns"`     // to make all agents and devices
 }
 
 // summarise fills the sums of a report from its viewers.
@@ -79,7 +81,7 @@ func quantile(all []time.Duration, q float64) time.Duration {
 		return 0
 	}
 	all = slices.Sorted(slices.Values(all))
-	i := int(float64(len(all))*q+0.9999999) - 1
+	i := int(math.Ceil(float64(len(all))*q)) - 1
 	return all[min(max(i, 0), len(all)-1)]
 }
 
@@ -89,8 +91,8 @@ func (r *Report) Held() bool {
 	return r.NeverStarted == 0 && r.Stalls == 0 && r.Corrupt == 0 && len(r.Errors) == 0
 }
 
-// WriteTo writes the report for people.
-func (r *Report) WriteTo(w io.Writer) (int64, error) {
+// Write writes the report for people.
+func (r *Report) Write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) {
 		fmt.Fprintf(t, "%s\t%s\n", name, fmt.Sprintf(format, args...))
@@ -105,10 +107,10 @@ func (r *Report) WriteTo(w io.Writer) (int64, error) {
 	if r.Corrupt > 0 {
 		row("CORRUPT", "%d requests brought wrong bytes", r.Corrupt)
 	}
-	for text, n := range r.Errors {
-		row("error", "%d times: %s", n, text)
+	for _, text := range slices.Sorted(maps.Keys(r.Errors)) {
+		row("error", "%d times: %s", r.Errors[text], text)
 	}
-	return 0, t.Flush()
+	return t.Flush()
 }
 
 func bits(v float64) string {

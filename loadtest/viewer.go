@@ -78,7 +78,7 @@ func (v *viewer) request(ctx context.Context, p *player, pos int64) (read int64,
 				return read, fmt.Errorf("%w: %w", errCorrupt, err)
 			}
 			read += int64(n)
-			p.arrive(time.Now(), n, false)
+			p.arrive(time.Now(), n)
 		}
 		switch {
 		case err == io.EOF && pos+read == v.film.Size:

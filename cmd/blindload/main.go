@@ -56,7 +56,7 @@ func (c *runCmd) Run(ctx context.Context) error {
 	if c.JSON == "-" {
 		err = writeJSON(os.Stdout, report)
 	} else {
-		_, err = report.WriteTo(os.Stdout)
+		err = report.Write(os.Stdout)
 		if err == nil && c.JSON != "" {
 			err = writeFile(c.JSON, report)
 		}
