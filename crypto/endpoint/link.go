@@ -18,6 +18,9 @@ const (
 	firstPause    = 200 * time.Millisecond
 	longestPause  = 5 * time.Second
 	hopelessPause = 15 * time.Second // where somebody has to do something first
+	// replacedPause keeps two agents with one key from taking each other's
+	// place all the time: each change ends what the devices play.
+	replacedPause = 5 * time.Minute
 )
 
 // Words for the state of a link to a relay.
@@ -83,7 +86,10 @@ func (l *link) keep() {
 		if reg != nil {
 			wait += min(reg.RetryAfter(), time.Minute)
 		}
-		if hopeless(err) {
+		switch {
+		case codeOf(err) == wire.CodeReplaced:
+			wait += replacedPause
+		case hopeless(err):
 			wait += hopelessPause
 		}
 		if text := err.Error(); text != said {
