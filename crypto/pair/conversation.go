@@ -132,16 +132,16 @@ func ask(ctx context.Context, conn net.Conn, approve Approver, name, digits stri
 	asking, cancel := context.WithTimeout(ctx, approveTime)
 	defer cancel()
 	conn.SetDeadline(time.Now().Add(approveTime + answerTime))
-	left := make(chan error, 1) // one value from the goroutine, which never blocks
+	ended := make(chan struct{}) // closed by the goroutine
 	go func() {
-		_, err := conn.Read(make([]byte, 1)) // a device that waits says nothing
+		defer close(ended)
+		conn.Read(make([]byte, 1)) // a device that waits says nothing: it returns when the device leaves
 		cancel()
-		left <- err
 	}()
 	yes := approve(asking, name, digits)
 	early := asking.Err()
 	conn.SetReadDeadline(time.Unix(1, 0))
-	<-left
+	<-ended
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -171,9 +171,6 @@ func (h *Home) reserve(secret hash, canAsk bool) (savedInvite, error) {
 	inv, found := s.invite(secret, now())
 	switch {
 	case !found, !s.Enabled, h.reserved[secret]:
-		if h.failures == 0 {
-			h.window = t
-		}
 		h.failures++
 		return savedInvite{}, refuse(refusedInvite, "no open invite matches: it was used, has expired, was withdrawn or never existed")
 	case inv.Approve && !canAsk:

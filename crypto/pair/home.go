@@ -51,7 +51,7 @@ type Home struct {
 	lock     *os.File // nil after Close
 	changed  chan struct{}
 	reserved map[hash]bool // invites whose owner is being asked; at most maxInvites
-	failures int           // failed pairings since window
+	failures int           // failed pairings since window began
 	window   time.Time
 }
 
