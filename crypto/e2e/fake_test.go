@@ -106,7 +106,7 @@ func record(t testing.TB, s *session, id uint64, said, answered [][]byte) *recor
 	return r
 }
 
-// half is one half of a recording with what replays it to its reader.
+// recordedHalf is one half of a recording with what replays it to its reader.
 type recordedHalf struct {
 	name    string
 	bytes   []byte

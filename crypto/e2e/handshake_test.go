@@ -139,18 +139,16 @@ func controlled(t *testing.T, device, agent *Identity, up, down func([]byte) []b
 		welcomed = err == nil
 		synctest.Wait()
 		bytesUp, bytesDown = passedUp, passedDown
-		w.server.mu.Lock()
-		for v := range w.server.sessions {
+		for _, v := range w.served() {
 			same = bytes.Equal(v.secret, s.secret) && v.peer == device.Pin()
 		}
-		w.server.mu.Unlock()
 		s.Close(0, "done")
 	})
 	return welcomed, same, bytesUp, bytesDown
 }
 
-// TestHandshakeUnderAttack flips and cuts at every byte of the control stream
-// until WELCOME, both ways. A flip that TLS does not see (the version field of
+// TestHandshakeUnderAttack flips a bit of every byte of the control stream
+// until WELCOME and cuts at a quarter of them, both ways. A flip that TLS does not see (the version field of
 // an unencrypted record) must leave both sides with equal keys.
 func TestHandshakeUnderAttack(t *testing.T) {
 	device, agent := newIdentity(t), newIdentity(t)
@@ -176,6 +174,9 @@ func TestHandshakeUnderAttack(t *testing.T) {
 					}
 					if welcomed {
 						harmless.Add(1)
+					}
+					if i%8 > 1 {
+						continue
 					}
 					change[dir] = cutAt(i, func() {})
 					if welcomed, _, _, _ := controlled(t, device, agent, change[0], change[1]); welcomed {
@@ -266,7 +267,7 @@ func TestBindings(t *testing.T) {
 
 func TestSilentAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		a, b := newPipe(1 << 20)
+		a, _ := newPipe(1 << 20)
 		start := time.Now()
 		_, err := Connect(context.Background(), a, ClientConfig{Identity: newIdentity(t), Open: func(context.Context) (Stream, error) { return nil, net.ErrClosed }})
 		if err == nil || time.Since(start) != handshakeTimeout {
@@ -274,7 +275,7 @@ func TestSilentAgent(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		a, b = newPipe(1 << 20)
+		a, b := newPipe(1 << 20)
 		start = time.Now()
 		_, err = ConnectPairing(ctx, a, ClientConfig{Identity: newIdentity(t)})
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != time.Second {

@@ -4,6 +4,9 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -108,6 +111,59 @@ func TestFrameLimits(t *testing.T) {
 	} {
 		if _, err := w.withDefaults(); err == nil {
 			t.Errorf("%+v can be said", w)
+		}
+	}
+}
+
+// TestProfile breaks each item of the TLS profile alone: no other check, and no
+// tls.Config, may be all that stands between.
+func TestProfile(t *testing.T) {
+	id := newIdentity(t)
+	good := func() tls.ConnectionState {
+		return tls.ConnectionState{
+			Version: tls.VersionTLS13, CurveID: tls.X25519MLKEM768, NegotiatedProtocol: alpnSession,
+			CipherSuite: tls.TLS_AES_128_GCM_SHA256, PeerCertificates: []*x509.Certificate{id.cert.Leaf},
+		}
+	}
+	if pin, err := checkProfile(good(), alpnSession); err != nil || pin != id.Pin() {
+		t.Fatal(pin, err)
+	}
+	for name, spoil := range map[string]func(*tls.ConnectionState){
+		"version":     func(cs *tls.ConnectionState) { cs.Version = tls.VersionTLS12 },
+		"group":       func(cs *tls.ConnectionState) { cs.CurveID = tls.X25519 },
+		"other ALPN":  func(cs *tls.ConnectionState) { cs.NegotiatedProtocol = alpnPairing },
+		"no ALPN":     func(cs *tls.ConnectionState) { cs.NegotiatedProtocol = "" },
+		"resumed":     func(cs *tls.ConnectionState) { cs.DidResume = true },
+		"suite":       func(cs *tls.ConnectionState) { cs.CipherSuite = 0x1304 },
+		"server name": func(cs *tls.ConnectionState) { cs.ServerName = "home" },
+		"no key":      func(cs *tls.ConnectionState) { cs.PeerCertificates = nil },
+		"two keys":    func(cs *tls.ConnectionState) { cs.PeerCertificates = append(cs.PeerCertificates, id.cert.Leaf) },
+		"unknown key": func(cs *tls.ConnectionState) { cs.PeerCertificates = []*x509.Certificate{{}} },
+	} {
+		cs := good()
+		spoil(&cs)
+		if _, err := checkProfile(cs, alpnSession); !errors.Is(err, errProfile) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	cs := good()
+	cs.NegotiatedProtocol = "h2"
+	if _, err := checkProfile(cs, "h2"); !errors.Is(err, errProfile) {
+		t.Errorf("a protocol that is not ours: %v", err)
+	}
+}
+
+// TestHeaderIsCheckedFirst: a header that cannot be right fails before a whole
+// record was waited for.
+func TestHeaderIsCheckedFirst(t *testing.T) {
+	h := &half{seq: 7}
+	for header, want := range map[uint64]int{
+		minSealed<<48 | 7: recordHeaderLen + minSealed, maxSealed<<48 | 7: recordHeaderLen + maxSealed,
+		(minSealed-1)<<48 | 7: 0, (maxSealed+1)<<48 | 7: 0, minSealed<<48 | 6: 0, minSealed<<48 | 8: 0, 7: 0,
+	} {
+		n, err := h.recordLen(binary.BigEndian.AppendUint64(nil, header))
+		if n != want || (err == nil) != (want != 0) {
+			t.Errorf("header %016x: %d, %v", header, n, err)
 		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 
@@ -101,6 +103,13 @@ func (w *world) disallow(p Pin) {
 	delete(w.devices, p)
 }
 
+// served returns the agent's sessions.
+func (w *world) served() []*served {
+	w.server.mu.Lock()
+	defer w.server.mu.Unlock()
+	return slices.Collect(maps.Keys(w.server.sessions))
+}
+
 // open returns a device's end of a new hop on an attachment.
 func (w *world) open(attachment uint64) Stream {
 	w.mu.Lock()
@@ -134,7 +143,7 @@ func (w *world) connect(id *Identity, attachment uint64) *Session {
 	return s
 }
 
-// pair returns the two ends of a sealed stream that has carried one byte.
+// streams returns the two ends of a sealed stream that has carried one byte.
 func (w *world) streams(s *Session) (device, agent *Conn) {
 	w.t.Helper()
 	device, err := s.OpenStream(context.Background())
