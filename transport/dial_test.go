@@ -133,8 +133,11 @@ func TestDialOtherService(t *testing.T) {
 
 func TestDialRefused(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		go func() {
-			time.Sleep(oneWay + oneWay/2) // the relay has half a handshake
+		go func() { // the relay has half a handshake when it stops
+			time.Sleep(oneWay / 2)
+			w.net.cut.Store(true)
+			time.Sleep(oneWay)
+			w.net.cut.Store(false)
 			w.ln.Stop()
 		}()
 		w.wantSentence(w.dialError(), "refuses connections")
@@ -177,7 +180,7 @@ func TestFailed(t *testing.T) {
 	})
 }
 
-// TestSocket runs over UDP sockets of the kernel: NewDialer(nil), and a relay
+// TestSocket runs over the kernel's UDP sockets: NewDialer(nil), and a relay
 // that restarts on the same port.
 func TestSocket(t *testing.T) {
 	pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -238,5 +241,35 @@ func TestBait(t *testing.T) {
 	ping[0] |= 0x80
 	if _, ok := bait(ping); ok {
 		t.Error("a long header is baited")
+	}
+}
+
+// TestBaitOnSocket shows that a PING on a UDP socket is followed by its bait.
+func TestBaitOnSocket(t *testing.T) {
+	local := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}
+	from, err := net.ListenUDP("udp", local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	to, err := net.ListenUDP("udp", local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	c, ok := baited(from).(quic.OOBCapablePacketConn)
+	if !ok {
+		t.Fatal("the socket has lost its batches and segments")
+	}
+	ping := append([]byte{0x4f, 1, 2, 3, 4, 5, 6, 7, 8}, make([]byte, maxPing-9)...)
+	if n, _, err := c.WriteMsgUDP(ping, nil, to.LocalAddr().(*net.UDPAddr)); n != maxPing || err != nil {
+		t.Fatal(n, err)
+	}
+	to.SetReadDeadline(time.Now().Add(10 * time.Second))
+	for _, want := range []int{maxPing, baitLen} {
+		b := make([]byte, 100)
+		if n, err := to.Read(b); n != want || err != nil || [9]byte(b) != [9]byte(ping) {
+			t.Errorf("got %d bytes, %v, want %d", n, err, want)
+		}
 	}
 }

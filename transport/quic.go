@@ -145,10 +145,10 @@ func (s quicStream) Write(p []byte) (int, error) {
 }
 
 func (s quicStream) CloseWrite() error {
-	if err := s.Stream.Close(); err != nil {
-		return quicError(err)
+	if s.Stream.Close() == nil {
+		return nil
 	}
-	return nil
+	return quicError(context.Cause(s.Context())) // the half was reset before
 }
 
 func (s quicStream) StopRead() { s.CancelRead(quic.StreamErrorCode(wire.CodeNone)) }

@@ -69,6 +69,9 @@ func TestStopRead(t *testing.T) {
 		if _, err := b.Write([]byte("x")); resetCode(t, err) != wire.CodeNone {
 			t.Errorf("the other end's Write: %v", err)
 		}
+		if err := b.CloseWrite(); resetCode(t, err) != wire.CodeNone {
+			t.Errorf("the other end's CloseWrite: %v", err)
+		}
 		a.Write([]byte("goes on"))
 		a.CloseWrite()
 		if got, err := io.ReadAll(b); string(got) != "goes on" || err != nil {
@@ -88,7 +91,7 @@ func TestReset(t *testing.T) {
 				ended <- err
 			}()
 			go func() {
-				_, err := a.Write(make([]byte, 64<<20))
+				_, err := a.Write(make([]byte, 8<<20))
 				ended <- err
 			}()
 			synctest.Wait()
@@ -105,9 +108,50 @@ func TestReset(t *testing.T) {
 			if _, err := b.Write([]byte("x")); resetCode(t, err) != code {
 				t.Errorf("Write: %v, want %v", err, code)
 			}
+			if err := b.CloseWrite(); resetCode(t, err) != code {
+				t.Errorf("CloseWrite: %v, want %v", err, code)
+			}
+			if err := a.CloseWrite(); err != net.ErrClosed {
+				t.Errorf("CloseWrite after Reset: %v", err)
+			}
 			b.Reset(wire.CodeNone)
 		}
 	})
+}
+
+// TestOnStop ends a stream in every way and looks what OnStop reports.
+func TestOnStop(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(endpoint Session, here, there Stream, stop func() bool)
+		want error // nil: no call
+	}{
+		{"StopRead", func(_ Session, _, there Stream, _ func() bool) { there.StopRead() }, &wire.ResetError{Code: wire.CodeNone}},
+		{"Reset", func(_ Session, _, there Stream, _ func() bool) { there.Reset(wire.CodeOff) }, &wire.ResetError{Code: wire.CodeOff}},
+		{"Close", func(s Session, _, _ Stream, _ func() bool) { s.Close(wire.CodeOff, "") }, &wire.ClosedError{Code: wire.CodeOff, Remote: true}},
+		{"FIN from there", func(_ Session, _, there Stream, _ func() bool) { there.CloseWrite() }, nil},
+		{"CloseWrite here", func(_ Session, here, there Stream, _ func() bool) { here.CloseWrite(); there.StopRead() }, nil},
+		{"Reset here", func(_ Session, here, _ Stream, _ func() bool) { here.Reset(wire.CodeOff) }, nil},
+		{"stop", func(_ Session, _, there Stream, stop func() bool) { stop(); there.StopRead() }, nil},
+	} {
+		simulate(t, nil, func(w *world) {
+			endpoint, relay := w.dial(nil)
+			there, here := open(t, endpoint, relay)
+			var calls []error // written by one goroutine at a time
+			stop := here.OnStop(func(err error) { calls = append(calls, err) })
+			c.end(endpoint, here, there, stop)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			switch {
+			case c.want == nil && len(calls) > 0, c.want != nil && len(calls) != 1:
+				t.Errorf("%s: called with %v, want %v", c.name, calls, c.want)
+			case c.want != nil && calls[0].Error() != c.want.Error():
+				t.Errorf("%s: called with %v, want %v", c.name, calls[0], c.want)
+			case stop() && c.want != nil:
+				t.Errorf("%s: stop says that the call never comes", c.name)
+			}
+		})
+	}
 }
 
 // TestForeignCode shows what becomes of a code that is none of the protocol's.

@@ -32,6 +32,7 @@ type Stream interface {
 	// needs p. It fails with *wire.ResetError once the other end reads no more.
 	io.Writer
 	// CloseWrite ends the write half after what was written. No Write may run.
+	// It fails, as a Write would, if the half was reset before.
 	CloseWrite() error
 	// StopRead says that nothing more will be read, which is not an error: the
 	// other end's writes fail with wire.CodeNone, the write half goes on.
