@@ -71,7 +71,7 @@ func (p *localPort) serve(ctx context.Context, c net.Conn) {
 			<-announced
 		}
 	}()
-	s := splice{plain: local, sealed: server}
+	s := splice{plain: local, sealed: server, local: true}
 	if err := s.run(ctx); err != nil {
 		p.log.Debug("a local connection was aborted", "reason", err)
 	}

@@ -80,6 +80,7 @@ func NewHTTPOrigin(target *url.URL, log *slog.Logger) (*HTTPOrigin, error) {
 			ResponseHeaderTimeout:  originHeaderTime,
 			ExpectContinueTimeout:  continueTime,
 			MaxResponseHeaderBytes: maxHeader,
+			WriteBufferSize:        copyLen, // of uploads
 		},
 		health: health{log: logOr(log), origin: target.Host},
 	}
@@ -204,24 +205,24 @@ func (o *HTTPOrigin) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the device has gone
 	}
-	kind, status, text := failure(err)
+	status, text, kind := failure(err)
 	o.health.fail(kind)
 	http.Error(w, text, status)
 }
 
-// failure returns what may be logged of an error, without what the media server
-// sent, and what the device is told.
-func failure(err error) (kind error, status int, text string) {
+// failure returns what the device is told of an error, and what may be logged:
+// nothing that the media server sent.
+func failure(err error) (status int, text string, kind error) {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return op, http.StatusBadGateway, "The media server at home does not answer: it is not running, or not where blindlink looks for it."
+		return http.StatusBadGateway, "The media server at home does not answer: it is not running, or not where blindlink looks for it.", op
 	}
 	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() {
-		return os.ErrDeadlineExceeded, http.StatusGatewayTimeout, "The media server at home did not answer in time."
+		return http.StatusGatewayTimeout, "The media server at home did not answer in time.", os.ErrDeadlineExceeded
 	}
 	if strings.Contains(err.Error(), "x509: ") || strings.Contains(err.Error(), "tls: ") {
-		return err, http.StatusBadGateway, "The agent at home cannot verify the media server's certificate."
+		return http.StatusBadGateway, "The agent at home cannot verify the media server's certificate.", err
 	}
-	return errors.New("its answer was cut off or is not HTTP"), http.StatusBadGateway, "The media server at home broke off before it answered."
+	return http.StatusBadGateway, "The media server at home broke off before it answered.", errors.New("its answer was cut off or is not HTTP")
 }
 
 func discardLog() *log.Logger { return log.New(io.Discard, "", 0) }

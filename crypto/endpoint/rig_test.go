@@ -23,7 +23,7 @@ type rig struct {
 	device       e2e.Pin
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	home, away := newIdentity(t), newIdentity(t)
 	server, err := e2e.NewServer(e2e.ServerConfig{
@@ -65,7 +65,7 @@ func (r *rig) dial(ctx context.Context) (net.Conn, error) {
 	return c, nil
 }
 
-func newIdentity(t *testing.T) *e2e.Identity {
+func newIdentity(t testing.TB) *e2e.Identity {
 	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -96,7 +96,7 @@ type hops struct {
 	all []*net.TCPConn
 }
 
-func newHops(t *testing.T) *hops {
+func newHops(t testing.TB) *hops {
 	t.Helper()
 	h := &hops{ln: listen(t).(*net.TCPListener)}
 	t.Cleanup(func() {
@@ -205,7 +205,7 @@ func (s *hopStream) SetDeadline(t time.Time) error {
 	return errors.Join(s.SetReadDeadline(t), s.SetWriteDeadline(t))
 }
 
-func listen(t *testing.T) net.Listener {
+func listen(t testing.TB) net.Listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -217,7 +217,7 @@ func listen(t *testing.T) net.Listener {
 
 // serving runs a server until the test ends and demands that it ends without
 // an error then.
-func serving(t *testing.T, serve func(context.Context) error) {
+func serving(t testing.TB, serve func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1) // one value, by the goroutine below
@@ -236,7 +236,7 @@ func serving(t *testing.T, serve func(context.Context) error) {
 }
 
 // localPortOf joins a local port to the rig's agent and returns its address.
-func localPortOf(t *testing.T, r *rig) string {
+func localPortOf(t testing.TB, r *rig) string {
 	t.Helper()
 	ln := listen(t)
 	serving(t, func(ctx context.Context) error { return ServeLocal(ctx, ln, r.dial, nil) })
@@ -244,7 +244,7 @@ func localPortOf(t *testing.T, r *rig) string {
 }
 
 // dialTCP connects with a deadline for everything.
-func dialTCP(t *testing.T, addr string) *net.TCPConn {
+func dialTCP(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -256,7 +256,7 @@ func dialTCP(t *testing.T, addr string) *net.TCPConn {
 }
 
 // wantAbort reads c to its end, which must be an abort.
-func wantAbort(t *testing.T, c net.Conn) {
+func wantAbort(t testing.TB, c net.Conn) {
 	t.Helper()
 	n, err := io.Copy(io.Discard, c)
 	if err == nil {

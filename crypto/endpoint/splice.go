@@ -18,9 +18,12 @@ const (
 	// halfOpenIdle is how long a TCP side may say nothing after everything for
 	// it has been delivered and ended.
 	halfOpenIdle = 10 * time.Minute
-	// lingerTime is how long a TCP side has to take the end of what was sent to
-	// it before a close that it would see as an abort.
-	lingerTime = 500 * time.Millisecond
+	// lingerTime is how long a TCP side has to take what was sent to it before a
+	// close that it would see as an abort.
+	lingerTime = 2 * time.Second
+	// drainTime is the same for a local program that goes on sending what nobody
+	// wants.
+	drainTime = 30 * time.Second
 )
 
 // plain is a connection without a seal: a *net.TCPConn.
@@ -41,8 +44,10 @@ type sealed interface {
 type splice struct {
 	plain  plain
 	sealed sealed
+	local  bool // plain is the program at the device, not the origin
 
 	upEnded, downEnded atomic.Bool // up is from plain to sealed
+	draining           atomic.Bool
 
 	once sync.Once // guards err
 	err  error     // the first failure
@@ -75,7 +80,7 @@ func (s *splice) up() (unread bool) {
 		n, err := s.plain.Read(b)
 		if n > 0 {
 			if _, werr := s.sealed.Write(b[:n]); werr != nil {
-				return s.upRefused(werr)
+				return s.upRefused(werr, b)
 			}
 			if s.downEnded.Load() {
 				s.plain.SetReadDeadline(time.Now().Add(halfOpenIdle))
@@ -83,7 +88,7 @@ func (s *splice) up() (unread bool) {
 		}
 		if err == io.EOF {
 			if err = s.sealed.CloseWrite(); err != nil {
-				return s.upRefused(err)
+				return s.upRefused(err, b)
 			}
 			s.upEnded.Store(true)
 			return false
@@ -97,13 +102,29 @@ func (s *splice) up() (unread bool) {
 
 // upRefused decides what it means that sealed takes nothing more. The other
 // endpoint may have said so in order while its own half goes on, as an HTTP
-// server that refuses an upload does.
-func (s *splice) upRefused(err error) (unread bool) {
-	if reset, ok := errors.AsType[*wire.ResetError](err); ok && reset.Code == wire.CodeNone {
+// server that refuses an upload does. A local program then sends into the void,
+// because a close with unread bytes would abort the answer on its way to it; an
+// origin is held back.
+func (s *splice) upRefused(err error, b []byte) (unread bool) {
+	if reset, ok := errors.AsType[*wire.ResetError](err); !ok || reset.Code != wire.CodeNone {
+		s.abort(err)
+		return false
+	}
+	if !s.local {
 		return true
 	}
-	s.abort(err)
-	return false
+	s.draining.Store(true)
+	if s.downEnded.Load() {
+		s.plain.SetReadDeadline(time.Now().Add(drainTime))
+	}
+	for {
+		if _, err := s.plain.Read(b); err != nil {
+			if err != io.EOF && !s.downEnded.Load() {
+				s.abort(err)
+			}
+			return false
+		}
+	}
 }
 
 // down copies from sealed to plain.
@@ -119,7 +140,11 @@ func (s *splice) down() {
 		}
 		if err == io.EOF {
 			s.downEnded.Store(true)
-			s.plain.SetReadDeadline(time.Now().Add(halfOpenIdle))
+			patience := halfOpenIdle
+			if s.draining.Load() {
+				patience = drainTime
+			}
+			s.plain.SetReadDeadline(time.Now().Add(patience))
 			if err = s.plain.CloseWrite(); err == nil {
 				return
 			}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,7 +43,7 @@ func TestForwardHalfClose(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		c.Write(bytes.ToUpper(b))
+		c.Write(reversed(b))
 	})
 	c := dialTCP(t, local)
 	question := make([]byte, 3<<20)
@@ -52,9 +53,15 @@ func TestForwardHalfClose(t *testing.T) {
 	}
 	c.CloseWrite()
 	answer, err := io.ReadAll(c)
-	if err != nil || !bytes.Equal(answer, bytes.ToUpper(question)) {
-		t.Errorf("%d bytes of %d came back right or wrong, %v", len(answer), len(question), err)
+	if err != nil || !bytes.Equal(answer, reversed(question)) {
+		t.Errorf("%d bytes came back, want the reverse of %d: %v", len(answer), len(question), err)
 	}
+}
+
+func reversed(b []byte) []byte {
+	b = slices.Clone(b)
+	slices.Reverse(b)
+	return b
 }
 
 func TestForwardServiceSpeaksFirst(t *testing.T) {
@@ -110,16 +117,49 @@ func TestForwardAborts(t *testing.T) {
 	})
 }
 
+// TestServerStopsReading answers before everything was sent, as a server does
+// that refuses an upload: the answer must arrive whole.
+func TestServerStopsReading(t *testing.T) {
+	r := newRig(t)
+	served := make(chan error, 1) // one value, by the goroutine below
+	go func() {
+		c, err := r.Accept()
+		if err == nil {
+			_, err = io.ReadFull(c, make([]byte, 1000))
+		}
+		if err == nil {
+			_, err = c.Write(film)
+		}
+		if err == nil {
+			err = c.Close()
+		}
+		served <- err
+	}()
+	c := dialTCP(t, localPortOf(t, r))
+	c.SetReadBuffer(256 << 10)  // so that most of the answer waits on its way
+	sent := make(chan struct{}) // closed when the program can send no more
+	go func() {
+		defer close(sent)
+		io.Copy(c, rand.NewChaCha8([32]byte{}))
+	}()
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+	b, err := io.ReadAll(c)
+	c.Close()
+	if err != nil || !bytes.Equal(b, film) {
+		t.Errorf("the program got %d bytes, want %d: %v", len(b), len(film), err)
+	}
+	<-sent
+}
+
 // TestStopForward ends the forwarder in the middle: both programs must see it.
 func TestStopForward(t *testing.T) {
-	local := tcpRig(t, func(c *net.TCPConn) { io.Copy(c, rand.NewChaCha8([32]byte{})) })
+	service := tcpRig(t, func(c *net.TCPConn) { io.Copy(c, rand.NewChaCha8([32]byte{})) })
 	r := newRig(t)
-	service, ln := listen(t), listen(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	serving(t, func(context.Context) error { return ServeTCP(ctx, r, local, nil) })
-	serving(t, func(inner context.Context) error { return ServeLocal(inner, ln, r.dial, nil) })
-	service.Close()
-	c := dialTCP(t, ln.Addr().String())
+	serving(t, func(context.Context) error { return ServeTCP(ctx, r, service, nil) })
+	c := dialTCP(t, localPortOf(t, r))
 	if _, err := io.ReadFull(c, make([]byte, 1<<20)); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +187,7 @@ func TestLocalPortWithoutServer(t *testing.T) {
 		{"late", "GET", context.DeadlineExceeded, 504, "blindlink cannot reach the media server: context deadline exceeded\n"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			req, _ := http.NewRequest(tc.method, "http://"+serve(t, tc.err)+"/film", strings.NewReader(strings.Repeat("x", 10_000)))
+			req, _ := http.NewRequest(tc.method, "http://"+serve(t, tc.err)+"/film", strings.NewReader(strings.Repeat("x", 400_000)))
 			res, err := (&http.Transport{}).RoundTrip(req)
 			if err != nil {
 				t.Fatal(err)
