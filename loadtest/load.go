@@ -25,18 +25,18 @@ import (
 
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
-	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // Config says what to load a relay with.
 type Config struct {
-	Relay           transport.Relay // must admit any agent
-	Viewers         int             // at least 1
-	ViewersPerAgent int             // how many share one home; 0: 4
-	Bitrate         int64           // of each film, in bit/s
-	Duration        time.Duration   // from when all viewers have begun
-	Ramp            time.Duration   // over which the viewers begin
-	Log             *slog.Logger    // nil: nothing is logged
+	Relay           wire.Relay    // must admit any agent
+	Viewers         int           // at least 1
+	ViewersPerAgent int           // how many share one home; 0: 4
+	Bitrate         int64         // of each film, in bit/s
+	Duration        time.Duration // from when all viewers have begun
+	Ramp            time.Duration // over which the viewers begin
+	Log             *slog.Logger  // nil: nothing is logged
 }
 
 // filmSeconds is how long a film is before it begins again.
@@ -126,15 +126,8 @@ func newHome(ctx context.Context, cfg Config, dir string, seed uint64) (*home, e
 	if err != nil {
 		return nil, err
 	}
-	relay, err := pair.ParseRelay(cfg.Relay.String())
-	if err == nil {
-		err = state.SetRelays([]pair.Relay{relay})
-	}
-	if err != nil {
-		return nil, errors.Join(err, state.Close())
-	}
 	h := &home{state: state, film: Film{Seed: seed, Size: cfg.Bitrate / 8 * filmSeconds}}
-	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: state, Relays: []transport.Relay{cfg.Relay}, Log: cfg.Log})
+	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: state, Relays: []wire.Relay{cfg.Relay}, Log: cfg.Log})
 	if err != nil {
 		return nil, errors.Join(err, state.Close())
 	}

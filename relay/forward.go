@@ -57,7 +57,8 @@ func (j *joint) forward() wire.Code {
 	for _, stop := range []func() bool{
 		context.AfterFunc(j.device.session, func() { j.cut(j.device.gone) }),
 		context.AfterFunc(j.agent.session, func() { j.cut(j.agent.gone) }),
-				j.agent.stream.OnStop(j.up.unwanted),
+		j.device.stream.OnStop(j.down.unwanted),
+		j.agent.stream.OnStop(j.up.unwanted),
 	} {
 		defer stop()
 	}

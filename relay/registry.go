@@ -11,6 +11,7 @@ import (
 // agent is a registered agent.
 type agent struct {
 	session *session
+	route   wire.Route
 	tokens  atomic.Pointer[[]wire.TokenHash] // replaced as a whole by the session's goroutine
 }
 
@@ -31,21 +32,21 @@ func (r *registry) find(route wire.Route) *agent {
 	return r.agents[route]
 }
 
-// put makes a the agent of the route and returns the one that it replaces.
-func (r *registry) put(route wire.Route, a *agent) (old *agent) {
+// put makes a the agent of its route and returns the one that it replaces.
+func (r *registry) put(a *agent) (old *agent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old = r.agents[route]
-	r.agents[route] = a
+	old = r.agents[a.route]
+	r.agents[a.route] = a
 	return old
 }
 
-// remove takes a away unless a newer agent has replaced it, or it was never put.
-func (r *registry) remove(route wire.Route, a *agent) {
+// remove takes a away unless a newer agent has replaced it.
+func (r *registry) remove(a *agent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.agents[route] == a {
-		delete(r.agents, route)
+	if r.agents[a.route] == a {
+		delete(r.agents, a.route)
 	}
 }
 

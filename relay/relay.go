@@ -110,15 +110,15 @@ func (r *Relay) start(ts transport.Session) {
 		return
 	}
 	r.sessions[s] = struct{}{}
-	r.wait.Add(1)
+	r.wait.Go(s.run)
 	r.mu.Unlock()
-	go func() {
-		defer r.wait.Done()
-		s.run()
-		r.mu.Lock()
-		delete(r.sessions, s)
-		r.mu.Unlock()
-	}()
+}
+
+// forget is called once by each session that has ended.
+func (r *Relay) forget(s *session) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sessions, s)
 }
 
 const (

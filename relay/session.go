@@ -18,38 +18,58 @@ type session struct {
 	relay *Relay
 	transport.Session
 	attachment uint64          // how agents see this session if it is a device's
-	ctx        context.Context // done once run has ended
+	ctx        context.Context // done once the session is over
 	cancel     context.CancelFunc
+	agent      *agent // set by the session's goroutine once it is registered
 
 	mu      sync.Mutex
 	control transport.Stream // set once HELLO was read, nil again after a goodbye
 }
 
-// run serves the session until it is over. It runs on one goroutine; the
-// forwarded streams of a device have their own.
+// run greets the endpoint and serves it until the session is over.
 func (s *session) run() {
-	defer s.cancel()
-	m := s.relay.metrics
-	key := s.ClientKey()
-	role := roleDevice
-	if key != nil {
-		role = roleAgent
+	role, begin := roleDevice, s.beginDevice
+	if s.ClientKey() != nil {
+		role, begin = roleAgent, s.beginAgent
 	}
-	m.sessions[role].Inc()
-	defer m.sessions[role].Dec()
+	s.relay.metrics.sessions[role].Inc()
+	accepted, err := begin()
+	if err != nil {
+		s.end(role, err)
+		return
+	}
+	// Greeting has grown this goroutine's stack. A session idles on a new one.
+	s.relay.wait.Go(func() { s.end(role, s.accept(accepted)) })
+}
 
-	var err error
-	if key != nil {
-		err = s.runAgent(wire.RouteOf(key))
-	} else {
-		err = s.runDevice()
+// accept hands over the streams that the endpoint opens until one is wrong or
+// the session is over.
+func (s *session) accept(accepted func(transport.Stream) error) error {
+	for {
+		st, err := s.AcceptStream(context.Background())
+		if err != nil {
+			return err
+		}
+		if err := accepted(st); err != nil {
+			return err
+		}
 	}
+}
+
+// end closes the session for what ended it, and forgets it.
+func (s *session) end(role string, err error) {
 	code, text := endCode(err)
 	if end, ok := errors.AsType[*wire.ClosedError](s.Err()); ok {
 		code = end.Code // what ended the session first
 	}
 	s.Close(code, text)
-	m.sessionsEnded.of(code).Inc()
+	s.cancel()
+	if s.agent != nil {
+		s.relay.registry.remove(s.agent)
+	}
+	s.relay.forget(s)
+	s.relay.metrics.sessions[role].Dec()
+	s.relay.metrics.sessionsEnded.of(code).Inc()
 	s.relay.log.Debug("session ended", "role", role, "code", code.String())
 }
 
@@ -150,45 +170,44 @@ func (s *session) sayGoodbye(g wire.Goodbye) bool {
 	return err == nil
 }
 
-// runAgent registers the route and keeps its tokens up to date. Each stream
-// that an agent opens carries one REGISTER.
-func (s *session) runAgent(route wire.Route) error {
+// beginAgent greets an agent and registers its route. From then on each stream
+// that it opens carries one REGISTER.
+func (s *session) beginAgent() (accepted func(transport.Stream) error, err error) {
 	control, err := s.greet()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	a := &agent{session: s}
-	defer s.relay.registry.remove(route, a)
+	a := &agent{session: s, route: wire.RouteOf(s.ClientKey())}
 	if err := a.update(control); err != nil {
-		return err
+		return nil, err
 	}
-	if !s.relay.admit(route) {
-		s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and its route", "route", route.String())
-		return &refusal{wire.CodeNotAdmitted, "the operator has not admitted route " + route.String()}
+	if !s.relay.admit(a.route) {
+		s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and its route", "route", a.route.String())
+		return nil, &refusal{wire.CodeNotAdmitted, "the operator has not admitted route " + a.route.String()}
 	}
-	if old := s.relay.registry.put(route, a); old != nil {
+	s.agent = a
+	if old := s.relay.registry.put(a); old != nil {
 		old.session.Close(wire.CodeReplaced, "a newer connection with the same key took over")
 	}
-	registered := wire.Registered{Route: route}.Append(nil)
-	if _, err := control.Write(registered); err != nil {
-		return err
+	if err := a.confirm(control); err != nil {
+		return nil, err
 	}
 	s.hold(control)
-	for {
-		st, err := s.AcceptStream(context.Background())
-		if err != nil {
-			return err
-		}
-		st.SetDeadline(time.Now().Add(Patience))
-		if err := a.update(st); err != nil {
-			return err
-		}
-		if _, err := st.Write(registered); err != nil {
-			return err
-		}
-		st.CloseWrite() // fails only if the agent reads no more
-		st.StopRead()
+	return a.updated, nil
+}
+
+// updated takes a stream on which an agent replaces its tokens.
+func (a *agent) updated(st transport.Stream) error {
+	st.SetDeadline(time.Now().Add(Patience))
+	if err := a.update(st); err != nil {
+		return err
 	}
+	if err := a.confirm(st); err != nil {
+		return err
+	}
+	st.CloseWrite() // fails only if the agent reads no more
+	st.StopRead()
+	return nil
 }
 
 // update takes the tokens of one REGISTER.
@@ -205,27 +224,34 @@ func (a *agent) update(st transport.Stream) error {
 	return nil
 }
 
-// runDevice forwards each stream that the device opens.
-func (s *session) runDevice() error {
+// confirm answers a REGISTER.
+func (a *agent) confirm(st transport.Stream) error {
+	_, err := st.Write(wire.Registered{Route: a.route}.Append(nil))
+	return err
+}
+
+// beginDevice greets a device. From then on each stream that it opens is to be
+// forwarded.
+func (s *session) beginDevice() (accepted func(transport.Stream) error, err error) {
 	control, err := s.greet()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.hold(control)
-	for {
-		st, err := s.AcceptStream(context.Background())
-		if err != nil {
-			return err
-		}
-		up, down, ok := s.relay.budget.Join()
-		if !ok {
-			s.relay.refuse(st, wire.CodeMemory)
-			continue
-		}
-		s.relay.wait.Go(func() {
-			defer up.Leave()
-			defer down.Leave()
-			s.relay.route(s, st, up, down)
-		})
+	return s.forward, nil
+}
+
+// forward starts to forward a device's stream, if there is memory for it.
+func (s *session) forward(st transport.Stream) error {
+	up, down, ok := s.relay.budget.Join()
+	if !ok {
+		s.relay.refuse(st, wire.CodeMemory)
+		return nil
 	}
+	s.relay.wait.Go(func() {
+		defer up.Leave()
+		defer down.Leave()
+		s.relay.route(s, st, up, down)
+	})
+	return nil
 }

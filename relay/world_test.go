@@ -33,7 +33,7 @@ const oneWay = 20 * time.Millisecond
 type world struct {
 	t     *testing.T
 	relay *Relay
-	pin   transport.KeyPin
+	pin   wire.KeyPin
 	sim   *simnet.Simnet
 	hosts byte // how many there are
 	ends  []func()
@@ -143,7 +143,7 @@ func (w *world) tryDial(cert *tls.Certificate) (transport.Session, error) {
 	last := len(w.ends) - 1
 	closeHost := w.ends[last]
 	w.ends[last] = func() { d.Close(); closeHost() }
-	return d.Dial(w.ctx(), transport.Relay{Addr: "10.0.0.1:4433", Pin: &w.pin}, cert)
+	return d.Dial(w.ctx(), wire.Relay{Addr: "10.0.0.1:4433", Pin: w.pin}, cert)
 }
 
 // ctx bounds what a test waits for, in virtual time.

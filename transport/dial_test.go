@@ -80,7 +80,7 @@ func TestDialWrongPin(t *testing.T) {
 	simulate(t, func(c *ListenConfig) { c.Failed = failed.add }, func(w *world) {
 		other := certificate(t)
 		pin := PinOf(other.Leaf)
-		w.relay.Pin = &pin
+		w.relay.Pin = pin
 		err := w.dialError()
 		if !errors.Is(err, ErrWrongRelay) {
 			t.Errorf("got %v", err)
@@ -92,7 +92,7 @@ func TestDialWrongPin(t *testing.T) {
 
 func TestDialUntrusted(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		w.relay.Pin = nil
+		w.relay.Pin = wire.KeyPin{}
 		w.wantSentence(w.dialError(), "not publicly trusted", "#PIN")
 	})
 }
@@ -151,7 +151,7 @@ func TestDialBadAddress(t *testing.T) {
 	}
 	defer d.Close()
 	for _, addr := range []string{"", "127.0.0.1", "127.0.0.1:nonsense"} {
-		if _, err := d.Dial(context.Background(), Relay{Addr: addr}, nil); err == nil {
+		if _, err := d.Dial(context.Background(), wire.Relay{Addr: addr}, nil); err == nil {
 			t.Errorf("%q is dialed", addr)
 		}
 	}
@@ -199,7 +199,7 @@ func TestSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	relay, err := ParseRelay(pc.LocalAddr().String() + "#" + PinOf(cert.Leaf).String())
+	relay, err := wire.ParseRelay(pc.LocalAddr().String() + "#" + PinOf(cert.Leaf).String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -34,7 +34,7 @@ func resolve(ctx context.Context, hostport string) (*net.UDPAddr, error) {
 // TLS alerts as QUIC carries them (RFC 9001, section 4.8).
 const alertNoApplicationProtocol = 0x178
 
-func dialError(relay Relay, err error) error {
+func dialError(relay wire.Relay, err error) error {
 	if errors.Is(err, ErrWrongRelay) {
 		return fmt.Errorf("relay %s: %w", relay.Addr, ErrWrongRelay)
 	}
@@ -44,7 +44,7 @@ func dialError(relay Relay, err error) error {
 			return fmt.Errorf("relay %s: what answers there does not speak %s (another service on this port, or a relay of another major version)", relay.Addr, wire.ALPN)
 		case te.ErrorCode == quic.ConnectionRefused:
 			return fmt.Errorf("relay %s refuses connections now, it may be overloaded or about to stop", relay.Addr)
-		case te.ErrorCode.IsCryptoError() && !te.Remote && relay.Pin == nil:
+		case te.ErrorCode.IsCryptoError() && !te.Remote && !relay.Pinned():
 			return fmt.Errorf("relay %s: its certificate is not publicly trusted for this name; use the address line with #PIN that `blindrelay serve` prints: %v", relay.Addr, err)
 		}
 	}

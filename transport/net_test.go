@@ -51,7 +51,7 @@ type world struct {
 	t      *testing.T
 	net    *network
 	cfg    ListenConfig
-	relay  Relay
+	relay  wire.Relay
 	ln     *Listener
 	dialer *Dialer
 }
@@ -69,7 +69,7 @@ func simulate(t *testing.T, set func(*ListenConfig), f func(*world)) {
 		w.net.endpoint = sim.NewEndpoint(endpointAddr, link)
 		sim.Start()
 		pin := PinOf(cert.Leaf)
-		w.relay = Relay{Addr: relayAddr.String(), Pin: &pin}
+		w.relay = wire.Relay{Addr: relayAddr.String(), Pin: pin}
 		w.cfg = ListenConfig{Sockets: []Socket{{Conn: w.net.relay}}, Certificate: cert, ResetKey: [32]byte{1}, TokenKey: [32]byte{2}}
 		if set != nil {
 			set(&w.cfg)

@@ -211,12 +211,12 @@ func NewDialer(pc net.PacketConn) (*Dialer, error) {
 
 // Dial opens a session to a relay. cert is the agent's route certificate, nil
 // for a device. Errors say what is wrong in the user's terms.
-func (d *Dialer) Dial(ctx context.Context, relay Relay, cert *tls.Certificate) (Session, error) {
+func (d *Dialer) Dial(ctx context.Context, relay wire.Relay, cert *tls.Certificate) (Session, error) {
 	addr, err := resolve(ctx, relay.Addr)
 	if err != nil {
 		return nil, err
 	}
-	tlsConf, err := relay.clientTLS(cert)
+	tlsConf, err := clientTLS(relay, cert)
 	if err != nil {
 		return nil, err
 	}

@@ -303,7 +303,7 @@ func dialQUIC(w *world, windows Windows) (client, server *quic.Conn) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	tlsConf, err := w.relay.clientTLS(nil)
+	tlsConf, err := clientTLS(w.relay, nil)
 	if err != nil {
 		w.t.Fatal(err)
 	}

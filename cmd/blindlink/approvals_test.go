@@ -11,7 +11,7 @@ import (
 	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
-	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // desk is an owner who waits in `invite --approve`, and the home that asks.
@@ -28,7 +28,7 @@ func newDesk(t *testing.T) *desk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { home.Close() })
-	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []transport.Relay{{Addr: "127.0.0.1:9"}}})
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []wire.Relay{{Addr: "127.0.0.1:9"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

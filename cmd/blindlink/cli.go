@@ -8,7 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
-	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 const description = `Reach your media server through a relay that can read nothing.
@@ -68,7 +68,7 @@ func (t *target) UnmarshalText(b []byte) error {
 }
 
 // relays are 1 to 3 relays.
-type relays []pair.Relay
+type relays []wire.Relay
 
 // Validate is called by the parser.
 func (r relays) Validate() error {

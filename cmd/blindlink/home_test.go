@@ -12,6 +12,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // newHome makes the state of a server with the named devices.
@@ -23,7 +24,7 @@ func newHome(t *testing.T, devices ...string) (dir string) {
 		t.Fatal(err)
 	}
 	defer home.Close()
-	if err := home.SetRelays([]pair.Relay{{Addr: "127.0.0.1:9"}}); err != nil {
+	if err := home.SetRelays([]wire.Relay{{Addr: "127.0.0.1:9"}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range devices {

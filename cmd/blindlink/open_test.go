@@ -11,6 +11,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // newAway makes the state of a device that is paired with the named servers.
@@ -24,7 +25,7 @@ func newAway(t *testing.T, servers ...string) (dir string) {
 	defer away.Close()
 	for i, name := range servers {
 		if _, err := away.Add(pair.Server{
-			Name: name, Pin: e2e.Pin{byte(i)}, Device: "tv", Relays: []pair.Relay{{Addr: "127.0.0.1:9"}}, Paired: time.Now(),
+			Name: name, Pin: e2e.Pin{byte(i)}, Device: "tv", Relays: []wire.Relay{{Addr: "127.0.0.1:9"}}, Paired: time.Now(),
 		}); err != nil {
 			t.Fatal(err)
 		}

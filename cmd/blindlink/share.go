@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/transport"
@@ -34,9 +33,6 @@ func (c *shareCmd) Run(a *app) error {
 		return err
 	}
 	defer home.Close()
-	if err := home.SetRelays(c.Relay); err != nil {
-		return err
-	}
 	control, err := listenControl(dir, controlName)
 	if err != nil {
 		return err
@@ -44,7 +40,7 @@ func (c *shareCmd) Run(a *app) error {
 	defer control.Close()
 	asks := new(approvals)
 	agent, err := endpoint.NewAgent(endpoint.AgentConfig{
-		Home: home, Relays: transportRelays(c.Relay), Approve: asks.approve, Log: a.log,
+		Home: home, Relays: c.Relay, Approve: asks.approve, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -75,18 +71,6 @@ func (c *shareCmd) origin(a *app, agent *endpoint.Agent) (func(context.Context) 
 		return nil, usageError{fmt.Errorf("--to: %w", err)}
 	}
 	return func(ctx context.Context) error { return proxy.Serve(ctx, agent.Listen()) }, nil
-}
-
-func transportRelays(relays []pair.Relay) []transport.Relay {
-	var all []transport.Relay
-	for _, r := range relays {
-		t := transport.Relay{Addr: r.Addr}
-		if r.Pin != (e2e.Pin{}) {
-			t.Pin = (*transport.KeyPin)(&r.Pin)
-		}
-		all = append(all, t)
-	}
-	return all
 }
 
 // readyPause is how long announce waits before it looks again.

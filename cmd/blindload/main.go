@@ -15,7 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 	"github.com/blindrelay/blindrelay/loadtest"
-	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 type cli struct {
@@ -37,7 +37,7 @@ type runCmd struct {
 var errNotHeld = errors.New("not every viewer played without a stall or an error")
 
 func (c *runCmd) Run(ctx context.Context) error {
-	relay, err := transport.ParseRelay(c.Relay)
+	relay, err := wire.ParseRelay(c.Relay)
 	if err != nil {
 		return usageError{err}
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/blindrelay/blindrelay/relay"
@@ -44,6 +45,11 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	background.Go(func() { giveBack(ctx) })
 	// quic-go would print about small socket buffers by itself; the sockets'
 	// warnings say it with what to do.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
@@ -170,7 +176,7 @@ func listen(sockets *udp.Group, id *identity, failed func(wire.Code)) (*transpor
 func (c *serveCmd) announce(log *slog.Logger, id *identity, port int) error {
 	leaf := id.certificate.Leaf
 	pin := transport.PinOf(leaf)
-	address := transport.Relay{Addr: publicHostPort(c.Listen, port, leaf), Pin: &pin}
+	address := wire.Relay{Addr: publicHostPort(c.Listen, port, leaf), Pin: pin}
 	log.Info("listening", "address", address.String(), "buffer_memory", int64(c.BufferMemory), "state", c.State)
 	switch {
 	case c.Admit == "open":

@@ -156,14 +156,14 @@ func (p *parts) startServer(dir string, w *cinema.Wire) (*url.URL, error) {
 }
 
 // startRelay starts a relay with a tap and returns where it is.
-func (p *parts) startRelay(w *cinema.Wire) (transport.Relay, error) {
+func (p *parts) startRelay(w *cinema.Wire) (wire.Relay, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return transport.Relay{}, err
+		return wire.Relay{}, err
 	}
 	id, err := e2e.NewIdentity(key) // any certificate will do: it is pinned
 	if err != nil {
-		return transport.Relay{}, err
+		return wire.Relay{}, err
 	}
 	r, err := relay.New(relay.Config{
 		Admit:        func(wire.Route) bool { return true },
@@ -171,11 +171,11 @@ func (p *parts) startRelay(w *cinema.Wire) (transport.Relay, error) {
 		Log:          p.log,
 	})
 	if err != nil {
-		return transport.Relay{}, err
+		return wire.Relay{}, err
 	}
 	sockets, err := udp.Listen(udp.Config{Addr: "127.0.0.1:0"})
 	if err != nil {
-		return transport.Relay{}, err
+		return wire.Relay{}, err
 	}
 	p.onStop(sockets.Close)
 	cfg := transport.ListenConfig{Certificate: id.Certificate()}
@@ -186,7 +186,7 @@ func (p *parts) startRelay(w *cinema.Wire) (transport.Relay, error) {
 	}
 	ln, err := transport.Listen(cfg)
 	if err != nil {
-		return transport.Relay{}, err
+		return wire.Relay{}, err
 	}
 	p.onStop(ln.Close)
 	p.serve(func() error { return r.Serve(context.Background(), tap{ln, w}) }, func() error {
@@ -194,25 +194,18 @@ func (p *parts) startRelay(w *cinema.Wire) (transport.Relay, error) {
 		defer cancel()
 		return errors.Join(ln.Stop(), r.Shutdown(ctx))
 	})
-	pin := transport.KeyPin(id.Pin())
-	return transport.Relay{Addr: sockets.Conns()[0].LocalAddr().String(), Pin: &pin}, nil
+	pin := wire.KeyPin(id.Pin())
+	return wire.Relay{Addr: sockets.Conns()[0].LocalAddr().String(), Pin: pin}, nil
 }
 
 // startAgent shares the media server through the relay.
-func (p *parts) startAgent(ctx context.Context, dir string, at transport.Relay, server *url.URL) (*pair.Home, *endpoint.Agent, error) {
+func (p *parts) startAgent(ctx context.Context, dir string, at wire.Relay, server *url.URL) (*pair.Home, *endpoint.Agent, error) {
 	home, err := pair.OpenHome(dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	p.onStop(home.Close)
-	stored, err := pair.ParseRelay(at.String())
-	if err == nil {
-		err = home.SetRelays([]pair.Relay{stored})
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []transport.Relay{at}, Log: p.log})
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []wire.Relay{at}, Log: p.log})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -21,8 +20,9 @@ type AgentConfig struct {
 	// Home holds the keys and the devices. Required; it stays the caller's,
 	// who closes it after the Agent.
 	Home *pair.Home
-	// Relays is where the agent registers: 1 to 3, at all of them.
-	Relays []transport.Relay
+	// Relays is where the agent registers: 1 to 3, at all of them. The Home
+	// keeps them for invites.
+	Relays []wire.Relay
 	// Approve asks the owner about a device whose invite demands it. Nil
 	// refuses such devices.
 	Approve pair.Approver
@@ -46,6 +46,7 @@ type Agent struct {
 	dialer *transport.Dialer
 	cert   tls.Certificate
 	links  []*link
+	moved  signal // the state of a link has changed
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -56,8 +57,8 @@ type Agent struct {
 
 // NewAgent starts an agent. The caller closes it.
 func NewAgent(cfg AgentConfig) (*Agent, error) {
-	if len(cfg.Relays) == 0 || len(cfg.Relays) > 3 {
-		return nil, fmt.Errorf("an agent registers at 1 to 3 relays, not %d", len(cfg.Relays))
+	if err := cfg.Home.SetRelays(cfg.Relays); err != nil {
+		return nil, err
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -87,7 +88,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 		return nil, errors.Join(err, a.server.Close())
 	}
 	for _, r := range cfg.Relays {
-		l := &link{agent: a, relay: r, changed: make(chan struct{}), updating: make(chan struct{}, 1)}
+		l := &link{agent: a, relay: r, updating: make(chan struct{}, 1)}
 		a.links = append(a.links, l)
 		a.wait.Go(l.keep)
 	}

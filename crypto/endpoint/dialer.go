@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
@@ -43,7 +42,6 @@ const believe = 3
 type Dialer struct {
 	id     *e2e.Identity
 	server pair.Server
-	relays []transport.Relay
 	log    *slog.Logger
 	dialer *transport.Dialer
 
@@ -54,13 +52,13 @@ type Dialer struct {
 	once   sync.Once
 	err    error // of Close
 
+	moved   signal // something below has changed
 	mu      sync.Mutex
 	state   string
 	since   time.Time
-	path    *path         // nil while there is none
-	refused int           // hopeless failures in a row
-	failure error         // why the latest attempt failed or the latest path ended; nil while there is a path
-	changed chan struct{} // closed and replaced at each change of the above
+	path    *path // nil while there is none
+	refused int   // hopeless failures in a row
+	failure error // why the latest attempt failed or the latest path ended; nil while there is a path
 }
 
 // NewDialer returns a Dialer that connects when it is first used. The caller
@@ -73,12 +71,9 @@ func NewDialer(cfg DialerConfig) (*Dialer, error) {
 	if len(cfg.Server.Relays) == 0 {
 		return nil, errors.New("the server has no relay to be reached through: pair with it again")
 	}
-	d := &Dialer{id: id, server: cfg.Server, log: cfg.Log, state: stateConnecting, since: time.Now(), changed: make(chan struct{})}
+	d := &Dialer{id: id, server: cfg.Server, log: cfg.Log, state: stateConnecting, since: time.Now()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
-	}
-	if d.relays, err = relaysOf(cfg.Server.Relays); err != nil {
-		return nil, err
 	}
 	if d.dialer, err = transport.NewDialer(cfg.Socket); err != nil {
 		return nil, err
@@ -140,8 +135,9 @@ func (d *Dialer) Connect(ctx context.Context) error {
 func (d *Dialer) await(ctx context.Context) (*path, error) {
 	d.start.Do(func() { d.wait.Go(d.keep) })
 	for {
+		moved := d.moved.next()
 		d.mu.Lock()
-		p, failure, refused, changed := d.path, d.failure, d.refused, d.changed
+		p, failure, refused := d.path, d.failure, d.refused
 		d.mu.Unlock()
 		switch {
 		case d.ctx.Err() != nil:
@@ -152,7 +148,7 @@ func (d *Dialer) await(ctx context.Context) (*path, error) {
 			return nil, failure
 		}
 		select {
-		case <-changed:
+		case <-moved:
 		case <-d.ctx.Done():
 		case <-ctx.Done():
 			if failure != nil {
@@ -166,14 +162,15 @@ func (d *Dialer) await(ctx context.Context) (*path, error) {
 // leave waits until the Dialer no longer offers p.
 func (d *Dialer) leave(ctx context.Context, p *path) error {
 	for {
+		moved := d.moved.next()
 		d.mu.Lock()
-		now, changed := d.path, d.changed
+		now := d.path
 		d.mu.Unlock()
 		if now != p {
 			return nil
 		}
 		select {
-		case <-changed:
+		case <-moved:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -193,8 +190,7 @@ func (d *Dialer) set(state string, p *path, failure error) {
 	case p == nil:
 		d.refused = 0
 	}
-	close(d.changed)
-	d.changed = make(chan struct{})
+	d.moved.broadcast()
 }
 
 // answered reports whether the latest failure is to be believed.
@@ -209,7 +205,7 @@ func (d *Dialer) keep() {
 	retry := backoff{first: firstPause, most: longestPause}
 	var said string // the latest failure that was logged
 	for i := 0; d.ctx.Err() == nil; i++ {
-		p, err := d.connect(d.ctx, d.relays[i%len(d.relays)])
+		p, err := d.connect(d.ctx, d.server.Relays[i%len(d.server.Relays)])
 		var after time.Duration
 		if err == nil {
 			d.set(stateReachable, p, nil)
@@ -246,17 +242,4 @@ func (d *Dialer) Close() error {
 		d.err = d.dialer.Close()
 	})
 	return d.err
-}
-
-// relaysOf turns the relays of the pairing file into the transport's.
-func relaysOf(relays []pair.Relay) ([]transport.Relay, error) {
-	var all []transport.Relay
-	for _, r := range relays {
-		t, err := transport.ParseRelay(r.String())
-		if err != nil {
-			return nil, fmt.Errorf("stored relay: %w", err)
-		}
-		all = append(all, t)
-	}
-	return all, nil
 }

@@ -9,12 +9,12 @@ import (
 
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
-	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // A program at home serves HTTP to paired devices, through a relay.
 func ExampleAgent() {
-	relay, err := transport.ParseRelay("relay.example.org:4433#47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU")
+	relay, err := wire.ParseRelay("relay.example.org:4433#47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU")
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func ExampleAgent() {
 		log.Fatal(err)
 	}
 	defer home.Close()
-	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []transport.Relay{relay}})
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []wire.Relay{relay}})
 	if err != nil {
 		log.Fatal(err)
 	}

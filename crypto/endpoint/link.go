@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -33,16 +32,15 @@ const (
 // link is an agent's connection to one relay, remade for ever.
 type link struct {
 	agent *Agent
-	relay transport.Relay
+	relay wire.Relay
 
 	updating chan struct{} // holds a value while update runs; room for one
 
-	mu      sync.Mutex
-	state   string
-	since   time.Time
-	err     error // why the latest attempt or connection ended; nil once reachable
-	reg     *hop.Registration
-	changed chan struct{} // closed and replaced by set
+	mu    sync.Mutex
+	state string
+	since time.Time
+	err   error // why the latest attempt or connection ended; nil once reachable
+	reg   *hop.Registration
 }
 
 func (l *link) set(state string, reg *hop.Registration, err error) {
@@ -52,8 +50,7 @@ func (l *link) set(state string, reg *hop.Registration, err error) {
 		l.since = time.Now()
 	}
 	l.state, l.reg, l.err = state, reg, err
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.agent.moved.broadcast()
 }
 
 // keep holds the registration while remote access is on.

@@ -39,17 +39,13 @@ func Pair(ctx context.Context, cfg PairConfig) (pair.Server, error) {
 	if err != nil {
 		return pair.Server{}, err
 	}
-	relays, err := relaysOf(cfg.Invite.Relays)
-	if err != nil {
-		return pair.Server{}, err
-	}
 	dialer, err := transport.NewDialer(cfg.Socket)
 	if err != nil {
 		return pair.Server{}, err
 	}
 	defer dialer.Close()
 	var errs []error
-	for _, relay := range relays {
+	for _, relay := range cfg.Invite.Relays {
 		conn, attachment, err := reachToPair(ctx, dialer, relay, id, cfg)
 		if err != nil {
 			errs = append(errs, explain(err))
@@ -70,7 +66,7 @@ func Pair(ctx context.Context, cfg PairConfig) (pair.Server, error) {
 	return pair.Server{}, errors.Join(errs...)
 }
 
-func reachToPair(ctx context.Context, dialer *transport.Dialer, relay transport.Relay, id *e2e.Identity, cfg PairConfig) (*e2e.PairingConn, *hop.Attachment, error) {
+func reachToPair(ctx context.Context, dialer *transport.Dialer, relay wire.Relay, id *e2e.Identity, cfg PairConfig) (*e2e.PairingConn, *hop.Attachment, error) {
 	attachment, err := attach(ctx, dialer, relay, wire.Open{Route: cfg.Invite.Route, Token: cfg.Invite.Token()})
 	if err != nil {
 		return nil, nil, err

@@ -14,7 +14,7 @@ import (
 // path is a device's way to the agent: an attachment to a relay and an
 // end-to-end session through it.
 type path struct {
-	relay      transport.Relay
+	relay      wire.Relay
 	attachment *hop.Attachment
 	session    *e2e.Session
 	admitted   bool // the agent said WELCOME; written by hold
@@ -22,7 +22,7 @@ type path struct {
 
 // connect makes a path. It returns as soon as the device may send, which is
 // before the agent has admitted it.
-func (d *Dialer) connect(ctx context.Context, relay transport.Relay) (*path, error) {
+func (d *Dialer) connect(ctx context.Context, relay wire.Relay) (*path, error) {
 	attachment, err := attach(ctx, d.dialer, relay, wire.Open{Route: d.server.Route, Token: d.server.Token})
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (d *Dialer) connect(ctx context.Context, relay transport.Relay) (*path, err
 }
 
 // attach dials a relay for a route.
-func attach(ctx context.Context, dialer *transport.Dialer, relay transport.Relay, to wire.Open) (*hop.Attachment, error) {
+func attach(ctx context.Context, dialer *transport.Dialer, relay wire.Relay, to wire.Open) (*hop.Attachment, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialPatience)
 	defer cancel()
 	sess, err := dialer.Dial(ctx, relay, nil)

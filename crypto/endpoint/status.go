@@ -66,12 +66,12 @@ func (l *link) status() RelayStatus {
 // once; the error then says why. The agent goes on trying.
 func (a *Agent) Ready(ctx context.Context) error {
 	for {
+		moved := a.moved.next()
 		var failure error
 		failed := 0
-		var changed <-chan struct{}
 		for _, l := range a.links {
 			l.mu.Lock()
-			state, err, c := l.state, l.err, l.changed
+			state, err := l.state, l.err
 			l.mu.Unlock()
 			switch {
 			case state == stateReachable:
@@ -81,15 +81,13 @@ func (a *Agent) Ready(ctx context.Context) error {
 			case err != nil:
 				failed++
 				failure = err
-			default:
-				changed = c
 			}
 		}
 		if failed == len(a.links) {
 			return failure
 		}
 		select {
-		case <-changed:
+		case <-moved:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-a.ctx.Done():

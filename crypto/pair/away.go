@@ -35,12 +35,12 @@ type Away struct {
 
 // Server is a server that this device is paired with.
 type Server struct {
-	Name   string     // what this device calls it; unique; 1 to 64 bytes of printable text
-	Pin    e2e.Pin    // the server's identity
-	Route  wire.Route // its name on relays
-	Device string     // what the server calls this device
-	Token  wire.Token // what this device shows relays
-	Relays []Relay    // 1 to 3, in the order to try
+	Name   string       // what this device calls it; unique; 1 to 64 bytes of printable text
+	Pin    e2e.Pin      // the server's identity
+	Route  wire.Route   // its name on relays
+	Device string       // what the server calls this device
+	Token  wire.Token   // what this device shows relays
+	Relays []wire.Relay // 1 to 3, in the order to try
 	Paired time.Time
 }
 
@@ -225,13 +225,13 @@ type awayState struct {
 }
 
 type savedServer struct {
-	Name   string    `json:"name"`
-	Pin    pinText   `json:"pin"`
-	Route  string    `json:"route"`
-	Device string    `json:"device"`
-	Token  []byte    `json:"token"`
-	Relays []Relay   `json:"relays"`
-	Paired time.Time `json:"paired"`
+	Name   string       `json:"name"`
+	Pin    pinText      `json:"pin"`
+	Route  string       `json:"route"`
+	Device string       `json:"device"`
+	Token  []byte       `json:"token"`
+	Relays []wire.Relay `json:"relays"`
+	Paired time.Time    `json:"paired"`
 }
 
 func saved(s Server) savedServer {

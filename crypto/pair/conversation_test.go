@@ -488,7 +488,7 @@ func TestGoldenMessages(t *testing.T) {
 		{"PAIR_OK", testGrant().encode(), "02" + "027476" + "04686f6d65" + "101112131415161718191a1b1c1d1e1f" +
 			"02" + "16" + hex.EncodeToString([]byte("relay.example.org:4433")) + "11" + hex.EncodeToString([]byte("[2001:db8::1]:443")) +
 			"010203" + strings.Repeat("00", 29) + strings.Repeat("00", 32)},
-		{"PAIR_OK without pins", grant{device: "a", server: "b", token: wire.Token{}, relays: []Relay{{Addr: "c:1"}}}.encode(),
+		{"PAIR_OK without pins", grant{device: "a", server: "b", token: wire.Token{}, relays: []wire.Relay{{Addr: "c:1"}}}.encode(),
 			"00" + "0161" + "0162" + strings.Repeat("00", 16) + "01" + "03633a31"},
 		{"PAIR_ERR", refusedByOwner.encode(), "0003"},
 	} {

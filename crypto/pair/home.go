@@ -216,10 +216,10 @@ func (h *Home) Route() wire.Route { return h.routeID }
 func (h *Home) Server() string { return h.state.Load().Server }
 
 // Relays returns the relays that SetRelays stored, none before.
-func (h *Home) Relays() []Relay { return slices.Clone(h.state.Load().Relays) }
+func (h *Home) Relays() []wire.Relay { return slices.Clone(h.state.Load().Relays) }
 
 // SetRelays stores the 1 to 3 relays that invites and paired devices are told.
-func (h *Home) SetRelays(relays []Relay) error {
+func (h *Home) SetRelays(relays []wire.Relay) error {
 	if err := checkRelays(relays); err != nil {
 		return err
 	}

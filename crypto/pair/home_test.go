@@ -285,7 +285,7 @@ func TestNewInvite(t *testing.T) {
 	h := openHome(t, stateDir(t))
 	_, err := h.NewInvite("tv", 0, false)
 	wantErr(t, err, "blindlink share --relay")
-	for _, relays := range [][]Relay{nil, make([]Relay, 4), {{Addr: "a"}}} {
+	for _, relays := range [][]wire.Relay{nil, make([]wire.Relay, 4), {{Addr: "a"}}} {
 		if h.SetRelays(relays) == nil {
 			t.Errorf("relays %v are stored", relays)
 		}

@@ -34,7 +34,7 @@ type homeState struct {
 	Generation uint64         `json:"generation"`
 	Enabled    bool           `json:"enabled"` // remote access
 	Server     string         `json:"server"`  // the name that devices show
-	Relays     []Relay        `json:"relays"`
+	Relays     []wire.Relay   `json:"relays"`
 	Devices    []savedDevice  `json:"devices"`
 	Revoked    []savedRevoked `json:"revoked"`
 	Invites    []savedInvite  `json:"invites"`

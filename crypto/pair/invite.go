@@ -51,11 +51,11 @@ var inviteText = base32.StdEncoding.WithPadding(base32.NoPadding)
 // Invite lets one device pair with a server, once, until it expires. It holds
 // a secret: [Invite.Text] shows it, formatting with the fmt package does not.
 type Invite struct {
-	Server  e2e.Pin    // the server's identity
-	Route   wire.Route // the server's name on relays
-	Expires time.Time  // whole seconds
-	Relays  []Relay    // 1 to 3, in the order to try
-	Approve bool       // the owner must compare six digits and approve
+	Server  e2e.Pin      // the server's identity
+	Route   wire.Route   // the server's name on relays
+	Expires time.Time    // whole seconds
+	Relays  []wire.Relay // 1 to 3, in the order to try
+	Approve bool         // the owner must compare six digits and approve
 	secret  [16]byte
 }
 

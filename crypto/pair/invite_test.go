@@ -10,10 +10,11 @@ import (
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 func goldenInvite() Invite {
-	i := Invite{Expires: time.Unix(1767225600, 0).UTC(), Relays: []Relay{{Addr: "relay.example.org:4433"}}}
+	i := Invite{Expires: time.Unix(1767225600, 0).UTC(), Relays: []wire.Relay{{Addr: "relay.example.org:4433"}}}
 	fill(i.Server[:], 0x00)
 	fill(i.secret[:], 0x40)
 	fill(i.Route[:], 0x80)
@@ -29,7 +30,7 @@ func fill(b []byte, from byte) {
 func goldenPinned() Invite {
 	i := goldenInvite()
 	i.Approve = true
-	i.Relays = []Relay{{Addr: "a.example:1"}, {Addr: "[2001:db8::1]:443"}, {Addr: "192.0.2.7:65535"}}
+	i.Relays = []wire.Relay{{Addr: "a.example:1"}, {Addr: "[2001:db8::1]:443"}, {Addr: "192.0.2.7:65535"}}
 	fill(i.Relays[1].Pin[:], 0xc0)
 	return i
 }
@@ -38,7 +39,7 @@ func goldenPinned() Invite {
 func longest() Invite {
 	i := goldenPinned()
 	for n := range i.Relays {
-		i.Relays[n] = Relay{Addr: strings.Repeat("x", maxAddr-6) + fmt.Sprintf(":1000%d", n), Pin: e2e.Pin{1}}
+		i.Relays[n] = wire.Relay{Addr: strings.Repeat("x", wire.MaxRelayAddr-6) + fmt.Sprintf(":1000%d", n), Pin: wire.KeyPin{1}}
 	}
 	return i
 }
@@ -138,7 +139,7 @@ func TestInviteRefused(t *testing.T) {
 		b = change(b[:len(b)-checkLen])
 		return invitePrefix + inviteText.EncodeToString(append(b, inviteCheck(b)...))
 	}
-	with := func(relays ...Relay) string {
+	with := func(relays ...wire.Relay) string {
 		i := goldenInvite()
 		i.Relays = relays
 		return i.Text()
@@ -164,14 +165,14 @@ func TestInviteRefused(t *testing.T) {
 		{"nothing but a check", resealed(func(b []byte) []byte { return b[:0] }), "cut off"},
 		{"pins announced, all zero", resealed(func(b []byte) []byte { clear(b[len(b)-96:]); return b }), "no"},
 		{"no relay", with(), "from 1 to 3"},
-		{"four relays", with(make([]Relay, 4)...), "malformed"},
-		{"relay without port", with(Relay{Addr: "relay.example"}), "HOST:PORT"},
-		{"relay with an escape sequence", with(Relay{Addr: "a\x1b[2J:1"}), "HOST:PORT"},
-		{"relay with port 0", with(Relay{Addr: "a:0"}), "port"},
-		{"relay with a padded port", with(Relay{Addr: "a:0443"}), "port"},
-		{"relay without host", with(Relay{Addr: ":443"}), "host is missing"},
-		{"relay in needless brackets", with(Relay{Addr: "[a]:443"}), "brackets"},
-		{"relay that is too long", with(Relay{Addr: strings.Repeat("x", 199) + ":1"}), "at most 200"},
+		{"four relays", with(make([]wire.Relay, 4)...), "malformed"},
+		{"relay without port", with(wire.Relay{Addr: "relay.example"}), "HOST:PORT"},
+		{"relay with an escape sequence", with(wire.Relay{Addr: "a\x1b[2J:1"}), "HOST:PORT"},
+		{"relay with port 0", with(wire.Relay{Addr: "a:0"}), "port"},
+		{"relay with a padded port", with(wire.Relay{Addr: "a:0443"}), "port"},
+		{"relay without host", with(wire.Relay{Addr: ":443"}), "host is missing"},
+		{"relay in needless brackets", with(wire.Relay{Addr: "[a]:443"}), "brackets"},
+		{"relay that is too long", with(wire.Relay{Addr: strings.Repeat("x", 199) + ":1"}), "at most 200"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			_, err := ParseInvite(tc.text)
@@ -217,12 +218,12 @@ func TestInviteShowsNoSecret(t *testing.T) {
 
 func TestRelayText(t *testing.T) {
 	for _, r := range testRelays {
-		if got, err := ParseRelay(r.String()); err != nil || got != r {
+		if got, err := wire.ParseRelay(r.String()); err != nil || got != r {
 			t.Errorf("%s: %v, %v", r, got, err)
 		}
 	}
 	for _, bad := range []string{"", "a", "a:1#", "a:1#AAAA", "a:1#" + e2e.Pin{}.String(), "a b:1", "a:1 "} {
-		if r, err := ParseRelay(bad); err == nil {
+		if r, err := wire.ParseRelay(bad); err == nil {
 			t.Errorf("%q gives %v", bad, r)
 		}
 	}

@@ -8,12 +8,13 @@ import (
 	"testing"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
+	"github.com/blindrelay/blindrelay/transport/wire"
 	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var testRelays = []Relay{{Addr: "relay.example.org:4433", Pin: e2e.Pin{1, 2, 3}}, {Addr: "[2001:db8::1]:443"}}
+var testRelays = []wire.Relay{{Addr: "relay.example.org:4433", Pin: wire.KeyPin{1, 2, 3}}, {Addr: "[2001:db8::1]:443"}}
 
 // stateDir returns the path of a directory that does not exist yet.
 func stateDir(t testing.TB) string { return filepath.Join(t.TempDir(), "state") }

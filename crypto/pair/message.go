@@ -60,7 +60,7 @@ func (r refusal) String() string {
 type grant struct {
 	device, server string
 	token          wire.Token
-	relays         []Relay
+	relays         []wire.Relay
 }
 
 func (g grant) encode() []byte {

@@ -20,8 +20,16 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !json.Valid(text) {
-		t.Errorf("the report is no JSON: %s", text)
+	var seen struct {
+		Viewers, Stalls, Corrupt int
+		Bytes                    int64
+		NeverStarted             int `json:"never_started"`
 	}
-	t.Logf("%s", text)
+	if err := json.Unmarshal(text, &seen); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	if seen.Viewers != 8 || seen.Corrupt != 0 || seen.NeverStarted != 0 || seen.Bytes < 8*5*2_000_000/8/2 {
+		t.Errorf("the report says %+v", seen)
+	}
+	t.Logf("%+v", seen)
 }

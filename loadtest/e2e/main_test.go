@@ -10,10 +10,13 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // binaries is the directory that TestMain builds the programs into, and is
@@ -40,7 +43,13 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	binaries = dir
-	return m.Run()
+	code := m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
 }
 
 // program returns the path of a program under test, or of one that the machine

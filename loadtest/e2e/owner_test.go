@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -29,9 +28,7 @@ func TestRevoke(t *testing.T) {
 
 	a.link(t, "devices", "revoke", "old tv").want(t, 0)
 	wantBroken(t, tvDrip, ownerLimit)
-	if err := refusedPage(tv); err != nil {
-		t.Error(err)
-	}
+	wantNoPage(t, tv, "revoked", "new invite")
 	select {
 	case err := <-phoneDrip:
 		t.Errorf("the other device's response ended: %v", err)
@@ -66,18 +63,32 @@ func (a agent) devices(t *testing.T) (names []string) {
 	return names
 }
 
-// refusedPage is an error unless the device's port gives no page of the origin.
-func refusedPage(d device) error {
+// wantNoPage asserts that the device's port answers in time, and not with the
+// origin's page: with a 502 whose sentence holds the words, if it answers HTTP.
+func wantNoPage(t *testing.T, d device, words ...string) {
+	t.Helper()
+	begin := time.Now()
 	status, body, err := get(d.url)
-	if err == nil && (status == http.StatusOK || strings.Contains(body, helloBody)) {
-		return fmt.Errorf("the device that has no right still gets %d %q", status, body)
+	took := time.Since(begin).Round(time.Millisecond)
+	switch {
+	case took >= pageLimit:
+		t.Errorf("%s had no answer within %v", d.url, pageLimit)
+	case err == nil && status != http.StatusBadGateway:
+		t.Errorf("%s answers %d %q after %v, want 502", d.url, status, body, took)
+	case err != nil:
+		t.Errorf("%s answers nothing: %v after %v, want 502", d.url, err, took)
+	default:
+		if m := missing(body, words); m != nil {
+			t.Errorf("the 502 does not say %q: %q", m, body)
+		}
+		t.Logf("after %v: %d %q", took, status, body)
 	}
-	return nil
 }
 
 // TestOff turns remote access off in the middle of a response, restarts the
 // agent, and turns it on again.
 func TestOff(t *testing.T) {
+	t.Parallel() // it waits most of its time
 	r := openRelay(t)
 	to := startDrip(t)
 	a := share(t, r, to)
@@ -86,9 +97,7 @@ func TestOff(t *testing.T) {
 
 	a.link(t, "off").want(t, 0)
 	wantBroken(t, stream, ownerLimit)
-	if err := refusedPage(d); err != nil {
-		t.Error(err)
-	}
+	wantNoPage(t, d, "remote access")
 	eventually(t, ownerLimit, "the relay forgets the route", func() error {
 		n, err := r.metric("blindrelay_agents", "")
 		if err == nil && n != 0 {
@@ -100,9 +109,7 @@ func TestOff(t *testing.T) {
 	a.stop(t)
 	again := startAgent(t, r.address, to, a.state)
 	again.wantSaid(t, "off", "blindlink on")
-	if err := refusedPage(d); err != nil {
-		t.Error(err)
-	}
+	wantNoPage(t, d, "remote access")
 	again.link(t, "on").want(t, 0)
 	again.firstLine(t)
 	wantPage(t, d, 20*time.Second)

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	readyTimeout = 20 * time.Second // until a program says that it is ready
+	readyTimeout = 40 * time.Second // until a program says that it is ready
 	stopTimeout  = 10 * time.Second // from SIGTERM to the end
 	shownLines   = 25               // of each output, when a test fails
 )
@@ -69,6 +69,7 @@ type process struct {
 	name           string
 	cmd            *exec.Cmd
 	stdout, stderr *output
+	told           bool          // to end, by the test
 	exited         chan struct{} // closed when the program has ended; code is set before
 	code           int           // exit code, -1 after a signal
 }
@@ -104,10 +105,13 @@ func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 		p.code = cmd.ProcessState.ExitCode()
 	}()
 	t.Cleanup(func() {
+		p.stop(t)
+		if crashed(p.stderr.String()) {
+			t.Errorf("%s crashed", name)
+		}
 		if t.Failed() {
 			t.Logf("%s", p)
 		}
-		p.stop(t)
 	})
 	return p
 }
@@ -117,6 +121,9 @@ func (p *process) String() string {
 	state := "running"
 	if p.ended() {
 		state = fmt.Sprintf("ended with code %d", p.code)
+		if !p.told {
+			state += " by itself"
+		}
 	}
 	return fmt.Sprintf("%s [%s, %s]\n  stdout:\n%s\n  stderr:\n%s",
 		p.name, strings.Join(p.cmd.Args[1:], " "), state, p.stdout.last(), p.stderr.last())
@@ -138,6 +145,7 @@ func (p *process) stop(t *testing.T) {
 	if p.ended() {
 		return
 	}
+	p.told = true
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have just ended
 	if !p.awaitExit(stopTimeout) {
 		_ = p.cmd.Process.Kill()
@@ -148,6 +156,7 @@ func (p *process) stop(t *testing.T) {
 
 // kill ends the process as a crash would.
 func (p *process) kill() {
+	p.told = true
 	_ = p.cmd.Process.Kill()
 	<-p.exited
 }
@@ -247,10 +256,15 @@ func (r result) String() string {
 		r.name, r.code, r.took.Round(time.Millisecond), r.stdout, r.stderr)
 }
 
+// crashed reports whether a Go program printed the stack of a panic.
+func crashed(stderr string) bool {
+	return strings.Contains(stderr, "goroutine ") && strings.Contains(stderr, ".go:")
+}
+
 // want checks the exit code and that stderr holds all the words, in any case.
 func (r result) want(t *testing.T, code int, words ...string) result {
 	t.Helper()
-	if r.code != code {
+	if r.code != code || crashed(r.stderr) {
 		t.Fatalf("want exit code %d: %v", code, r)
 	}
 	if m := missing(r.stderr, words); m != nil {

@@ -155,9 +155,13 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
+// pageLimit is how long a request may take. A device's port holds one for 15 s
+// while its server is away.
+const pageLimit = 25 * time.Second
+
 // get fetches a URL whole on a connection of its own.
 func get(url string) (status int, body string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), pageLimit)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

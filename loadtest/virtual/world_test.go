@@ -37,7 +37,7 @@ type world struct {
 	deviceSocket net.PacketConn
 	pairSocket   net.PacketConn // of the device, while it pairs
 	cert         tls.Certificate
-	at           transport.Relay
+	at           wire.Relay
 }
 
 // newWorld makes a network on which the round trip is device between device
@@ -63,7 +63,7 @@ func newWorld(t *testing.T, device, home time.Duration) *world {
 	t.Cleanup(func() { w.net.Close() })
 	w.cert = relayCert(t)
 	pin := transport.PinOf(w.cert.Leaf)
-	w.at = transport.Relay{Addr: relayAddr.String(), Pin: &pin}
+	w.at = wire.Relay{Addr: relayAddr.String(), Pin: pin}
 	return w
 }
 
@@ -129,14 +129,7 @@ func (w *world) startAgent(log *slog.Logger) (*pair.Home, *endpoint.Agent) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	at, err := pair.ParseRelay(w.at.String())
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if err := home.SetRelays([]pair.Relay{at}); err != nil {
-		w.t.Fatal(err)
-	}
-	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []transport.Relay{w.at}, Socket: w.agentSocket, Log: log})
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []wire.Relay{w.at}, Socket: w.agentSocket, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 // all at once on little memory: no byte is lost, added or moved, the total
 // holds at every moment, and everything comes back.
 func TestManyStreamsOnLittleMemory(t *testing.T) {
-	const streams, workers, total = 400, 12, 40 * blockSize
+	const streams, workers, total = 250, 12, 40 * blockSize
 	budget, err := NewBudget(BudgetConfig{Total: total, Max: 8 * blockSize, Floor: blockSize, Overhead: 1000})
 	if err != nil {
 		t.Fatal(err)

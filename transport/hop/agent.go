@@ -2,6 +2,7 @@ package hop
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -73,7 +74,9 @@ func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) erro
 		if _, err := st.Write(wire.Register{Tokens: tokens}.Append(nil)); err != nil {
 			return err
 		}
-		if err := st.CloseWrite(); err != nil {
+		// The relay may have read the frame, and stopped reading, before this.
+		err := st.CloseWrite()
+		if reset, ok := errors.AsType[*wire.ResetError](err); err != nil && !(ok && reset.Code == wire.CodeNone) {
 			return err
 		}
 		return readRegistered(st)

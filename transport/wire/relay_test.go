@@ -1,4 +1,4 @@
-package transport
+package wire
 
 import (
 	"strings"
@@ -6,8 +6,7 @@ import (
 )
 
 func TestParseRelay(t *testing.T) {
-	cert := certificate(t)
-	pin := PinOf(cert.Leaf)
+	pin := KeyPin{1, 2, 3}
 	good := "#" + pin.String()
 	if len(good) != 44 {
 		t.Fatalf("a pin has %d characters", len(good)-1)
@@ -22,10 +21,10 @@ func TestParseRelay(t *testing.T) {
 		{"[2001:db8::1]:65535", "[2001:db8::1]:65535", false},
 	} {
 		r, err := ParseRelay(c.in)
-		if err != nil || r.Addr != c.addr || (r.Pin != nil) != c.pinned || r.String() != c.in {
+		if err != nil || r.Addr != c.addr || r.Pinned() != c.pinned || r.String() != c.in {
 			t.Errorf("%s: %v, %v", c.in, r, err)
 		}
-		if c.pinned && (r.Pin == nil || *r.Pin != pin) {
+		if c.pinned && r.Pin != pin {
 			t.Errorf("%s: the pin is %v", c.in, r.Pin)
 		}
 	}
@@ -39,6 +38,11 @@ func TestParseRelay(t *testing.T) {
 		"relay.example.org:65536":        "port",
 		"relay.example.org:-1":           "port",
 		"relay.example.org:https":        "port",
+		"relay.example.org:04433":        "port",
+		"[relay.example.org]:4433":       "brackets",
+		"relay\x1b.example.org:4433":     "character",
+		"r:1#" + KeyPin{}.String():       "all zeros",
+		strings.Repeat("r", 199) + ":1":  "at most 200",
 		"relay.example.org:4433#":        "43 characters",
 		"r:1" + good[:43]:                "43 characters",
 		"r:1" + good + "A":               "43 characters",
@@ -55,7 +59,7 @@ func TestParseRelay(t *testing.T) {
 
 func FuzzParseRelay(f *testing.F) {
 	f.Add("relay.example.org:4433")
-	f.Add("[::1]:1#" + KeyPin{}.String())
+	f.Add("[::1]:1#" + KeyPin{7}.String())
 	f.Add("a:1#")
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := ParseRelay(s)
@@ -65,8 +69,9 @@ func FuzzParseRelay(f *testing.F) {
 		if r.String() != s {
 			t.Errorf("%q became %q", s, r)
 		}
-		if _, err := r.clientTLS(nil); err != nil {
-			t.Errorf("%q: %v", s, err)
+		var same Relay
+		if err := same.UnmarshalText([]byte(r.String())); err != nil || same != r {
+			t.Errorf("%q became %v, %v", s, same, err)
 		}
 	})
 }
