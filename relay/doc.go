@@ -24,7 +24,40 @@
 //  4. A half ends with FIN, which passes through after the last byte. A reset
 //     ends both halves with a code that the other end can read.
 //
-// A forwarded stream costs four goroutines, an idle session one.
+// A forwarded stream costs four goroutines, an idle session one, besides the
+// two that quic-go has for each connection.
+//
+// A stream that ends in any other way than FIN is noticed at once in every
+// state but one: when one half has ended and the buffer of the other is full,
+// a reset of that other half is seen as soon as its reader goes on. The end of
+// a session is always seen at once.
+//
+// # Memory
+//
+// What a relay holds at most, in bytes:
+//
+//	base            15 MiB of the program itself
+//	+ BufferMemory  which all forwarded streams share
+//	+ sessions x 128 KiB
+//	+ what is on its way in the network, see below
+//
+// Each forwarded stream reserves, out of BufferMemory and before its OPEN is
+// read, and gives back when it has ended:
+//
+//	2 x floor        64 KiB of jitter buffer in each direction, in blocks of 32 KiB
+//	2 x window x 9/8 what QUIC received and fill has not read: 512 KiB, and the
+//	                 rest of the packets that it lies in
+//	64 KiB           four stacks of 8 KiB, quic-go's two streams, ours
+//
+// Above the floors, the buffers of all streams take blocks out of what is left
+// of BufferMemory, each direction up to JitterBuffer: see package jitter.
+//
+// Three things are not in BufferMemory. A sender that cuts its bytes into STREAM
+// frames of 128 bytes makes quic-go hold 1,452 for each, so that its windows
+// cost up to 11 times as much. What was sent and not acknowledged is held by
+// quic-go until it is: at most the congestion window of each connection, 10,000
+// packets, and for 30 s after an endpoint has vanished. And the garbage
+// collector lets garbage grow to a share of all the above (GOGC).
 //
 // # Words
 //

@@ -6,11 +6,11 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/blindrelay/blindrelay/relay/jitter"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // errCut wakes both sides of a buffer whose direction ended early.
@@ -39,13 +39,13 @@ type direction struct {
 	joint    *joint
 	src, dst end
 	buffer   *jitter.Buffer
-	total    prometheus.Counter // bytes
+	total    *atomic.Int64 // bytes
 }
 
 func newJoint(device, agent end, up, down *jitter.Buffer, m *metrics) *joint {
 	j := &joint{device: device, agent: agent}
-	j.up = direction{j, device, agent, up, m.bytesUp}
-	j.down = direction{j, agent, device, down, m.bytesDown}
+	j.up = direction{j, device, agent, up, &m.bytesUp}
+	j.down = direction{j, agent, device, down, &m.bytesDown}
 	return j
 }
 
@@ -106,7 +106,7 @@ const batch = 256 << 10
 // drain writes what the buffer holds to dst.
 func (d *direction) drain() {
 	count := 0
-	defer func() { d.total.Add(float64(count)) }()
+	defer func() { d.total.Add(int64(count)) }()
 	for {
 		p, err := d.buffer.Next()
 		if err == io.EOF {
@@ -119,7 +119,7 @@ func (d *direction) drain() {
 		n, err := d.dst.stream.Write(p)
 		d.buffer.Release(n)
 		if count += n; count >= batch {
-			d.total.Add(float64(count))
+			d.total.Add(int64(count))
 			count = 0
 		}
 		if err != nil {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 // noise returns n bytes that differ by seed.
@@ -52,7 +51,7 @@ func TestForwardBothWays(t *testing.T) {
 		wait.Wait()
 		synctest.Wait()
 		wantCount(t, "streams ended", w.relay.metrics.streamsEnded, wire.CodeNone, 1)
-		if up, down := testutil.ToFloat64(w.relay.metrics.bytesUp), testutil.ToFloat64(w.relay.metrics.bytesDown); up != 3<<20 || down != 5<<20 {
+		if up, down := w.relay.metrics.bytesUp.Load(), w.relay.metrics.bytesDown.Load(); up != 3<<20 || down != 5<<20 {
 			t.Errorf("%v bytes up and %v down counted", up, down)
 		}
 		if st := w.relay.budget.Stats(); st.Streams != 0 {

@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"sync/atomic"
+
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -20,8 +22,8 @@ type metrics struct {
 	streamsOpened  prometheus.Counter
 	streamsRefused counters
 	streamsEnded   counters
-	bytesUp        prometheus.Counter
-	bytesDown      prometheus.Counter
+	bytesUp        atomic.Int64
+	bytesDown      atomic.Int64
 	all            []prometheus.Collector
 }
 
@@ -61,11 +63,13 @@ func newMetrics() *metrics {
 	m.streams = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "blindrelay_streams", Help: "Streams that are forwarded now.",
 	})
-	bytes := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "blindrelay_forwarded_bytes_total", Help: "Sealed bytes forwarded, by direction: up is device to agent.",
-	}, []string{"direction"})
-	m.bytesUp, m.bytesDown = bytes.WithLabelValues("up"), bytes.WithLabelValues("down")
-	m.all = append(m.all, sessions, m.streams, bytes)
+	bytes := func(direction string, count *atomic.Int64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "blindrelay_forwarded_bytes_total", Help: "Sealed bytes forwarded, by direction: up is device to agent.",
+			ConstLabels: prometheus.Labels{"direction": direction},
+		}, func() float64 { return float64(count.Load()) })
+	}
+	m.all = append(m.all, sessions, m.streams, bytes("up", &m.bytesUp), bytes("down", &m.bytesDown))
 
 	m.sessionsEnded = byCode("blindrelay_sessions_ended_total", "Connections of endpoints that ended, by code.", wire.Codes()...)
 	m.handshakes = byCode("blindrelay_handshakes_failed_total", "Connection attempts that came to nothing, by code: version is another protocol (ALPN), silent anything else.",

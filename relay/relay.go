@@ -25,8 +25,9 @@ type Config struct {
 	// Admit says whether the agent of a route may register. Nil admits none.
 	// It is called on the sessions' goroutines and must not block.
 	Admit func(wire.Route) bool
-	// BufferMemory bounds the jitter buffers and the QUIC receive windows of
-	// all forwarded streams together, in bytes. Required.
+	// BufferMemory bounds what all forwarded streams hold together, in bytes:
+	// jitter buffers, QUIC receive windows and what a stream costs by itself.
+	// Required.
 	BufferMemory int64
 	// JitterBuffer bounds one direction of one stream, in bytes. 0 means 1 MiB.
 	JitterBuffer int
@@ -57,10 +58,9 @@ type Relay struct {
 // New returns a relay that serves nothing yet.
 func New(cfg Config) (*Relay, error) {
 	budget, err := jitter.NewBudget(jitter.BudgetConfig{
-		Total: cfg.BufferMemory,
-		Max:   cfg.JitterBuffer,
-		// Both halves of a forwarded stream have a receive window.
-		Overhead: 2 * int64(transport.RelayWindows().Stream),
+		Total:    cfg.BufferMemory,
+		Max:      cfg.JitterBuffer,
+		Overhead: streamOverhead(),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("buffer memory: %w", err)
@@ -80,6 +80,13 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r.registry.agents = make(map[wire.Route]*agent)
 	return r, nil
+}
+
+// streamOverhead is what a forwarded stream may hold besides its buffers, in
+// bytes; see "Memory" in the package's documentation.
+func streamOverhead() int64 {
+	window := int64(transport.RelayWindows().Stream)
+	return 2*(window+window/8) + 64<<10
 }
 
 // Serve accepts sessions until ctx ends or the listener closes, and returns
@@ -175,3 +182,7 @@ func (r *Relay) Collectors() []prometheus.Collector { return r.metrics.collector
 
 // HandshakeFailed counts a connection attempt that came to nothing.
 func (r *Relay) HandshakeFailed(code wire.Code) { r.metrics.handshakes.of(code).Inc() }
+
+// Forwarded returns how many bytes of streams have passed so far, in both
+// directions. Each direction of a stream is counted every 256 KiB.
+func (r *Relay) Forwarded() int64 { return r.metrics.bytesUp.Load() + r.metrics.bytesDown.Load() }

@@ -129,7 +129,7 @@ func TestTokens(t *testing.T) {
 // TestMemory gives the relay memory for two streams: the third is refused,
 // until one of the two has ended.
 func TestMemory(t *testing.T) {
-	one := 2 * (64<<10 + int64(transport.RelayWindows().Stream))
+	one := 2*(64<<10) + streamOverhead()
 	simulate(t, Config{Admit: admitAll.Admit, BufferMemory: 2*one + 1000}, func(w *world) {
 		a, route := w.agent()
 		d := w.device(route)

@@ -71,27 +71,52 @@ func groupLimits(root fs.FS) (limits []int64) {
 	return limits
 }
 
-// giveBackEvery is how often a relay returns free memory to the system.
-const giveBackEvery = 30 * time.Second
+const (
+	// idleGC and busyGC bound garbage in percent of what is in use. Handshakes
+	// leave garbage between what their sessions keep, and the less of it there
+	// is, the denser sessions lie. Forwarding needs no such thing: idleGC would
+	// cost it a tenth of its CPU.
+	idleGC, busyGC = 15, 100
+	// A relay is busy that has forwarded busyRate bytes a second within the
+	// last idleAfter.
+	busyRate  = 1 << 20
+	idleAfter = 10 * time.Second
+	// giveBackEvery is how often an idle relay returns free memory to the system.
+	giveBackEvery = 30 * time.Second
+)
 
-// gcPercent bounds the garbage beside what idle sessions hold. Forwarding
-// makes little garbage, so it costs no CPU that BenchmarkForward could see;
-// BenchmarkIdleAgents falls by about 8 of 77 KiB per agent.
-const gcPercent = 25
-
-// giveBack sets gcPercent, unless the environment has GOGC, and returns memory
-// that is free to the system until ctx ends. Each handshake leaves garbage
-// behind, more than the session then holds, and the runtime would keep it.
-func giveBack(ctx context.Context) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+// tidy keeps memory small while the relay is idle, until ctx ends. forwarded
+// returns the bytes that have been forwarded so far. GOGC in the environment
+// rules instead of idleGC and busyGC.
+func tidy(ctx context.Context, forwarded func() int64) {
+	setGC := debug.SetGCPercent
+	if os.Getenv("GOGC") != "" {
+		setGC = func(int) int { return 0 }
 	}
-	tick := time.NewTicker(giveBackEvery)
-	defer tick.Stop()
+	setGC(idleGC)
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	last, given := forwarded(), time.Now()
+	var busyUntil time.Time
 	for {
 		select {
-		case <-tick.C:
-			debug.FreeOSMemory()
+		case now := <-second.C:
+			total := forwarded()
+			wasIdle := now.After(busyUntil)
+			if total-last > busyRate {
+				busyUntil = now.Add(idleAfter)
+			}
+			last = total
+			isIdle := now.After(busyUntil)
+			switch {
+			case wasIdle && !isIdle:
+				setGC(busyGC)
+			case !wasIdle && isIdle:
+				setGC(idleGC)
+			case isIdle && now.Sub(given) >= giveBackEvery:
+				given = now
+				debug.FreeOSMemory()
+			}
 		case <-ctx.Done():
 			return
 		}

@@ -45,11 +45,6 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	var background sync.WaitGroup
-	defer background.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	background.Go(func() { giveBack(ctx) })
 	// quic-go would print about small socket buffers by itself; the sockets'
 	// warnings say it with what to do.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
@@ -72,6 +67,12 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: see --buffer-memory and --jitter-buffer", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer background.Wait()
+	defer cancel()
+	background.Go(func() { tidy(ctx, r.Forwarded) })
+
 	metrics := newRegistry()
 	metrics.MustRegister(r.Collectors()...)
 	var o *ops
@@ -107,8 +108,8 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		o.ready.Store(false)
 	}
 	log.Info("shutting down")
-	ending, cancel := context.WithTimeout(context.Background(), endWithin)
-	defer cancel()
+	ending, done := context.WithTimeout(context.Background(), endWithin)
+	defer done()
 	return errors.Join(err, ln.Stop(), r.Shutdown(ending))
 }
 
