@@ -96,24 +96,26 @@ func tidy(ctx context.Context, forwarded func() int64) {
 	setGC(idleGC)
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	last, given := forwarded(), time.Now()
+	last, given, idle := forwarded(), time.Now(), true
 	var busyUntil time.Time
 	for {
 		select {
 		case now := <-second.C:
 			total := forwarded()
-			wasIdle := now.After(busyUntil)
 			if total-last > busyRate {
 				busyUntil = now.Add(idleAfter)
 			}
 			last = total
-			isIdle := now.After(busyUntil)
-			switch {
-			case wasIdle && !isIdle:
-				setGC(busyGC)
-			case !wasIdle && isIdle:
+			switch was := idle; {
+			case now.Before(busyUntil):
+				idle = false
+				if was {
+					setGC(busyGC)
+				}
+			case !was:
+				idle = true
 				setGC(idleGC)
-			case isIdle && now.Sub(given) >= giveBackEvery:
+			case now.Sub(given) >= giveBackEvery:
 				given = now
 				debug.FreeOSMemory()
 			}

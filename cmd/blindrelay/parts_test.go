@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"crypto/x509"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"runtime/debug"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/blindrelay/blindrelay/relay"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -141,4 +147,38 @@ func TestOpsIsNotReadyAtFirst(t *testing.T) {
 	if ready := get("/readyz"); ready != 200 {
 		t.Errorf("readyz %d", ready)
 	}
+}
+
+// TestTidy watches the collector's setting as a relay turns busy and idle.
+func TestTidy(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	t.Setenv("GOGC", "")
+	percent := func() int { // reading it sets it
+		p := debug.SetGCPercent(100)
+		debug.SetGCPercent(p)
+		return p
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var forwarded atomic.Int64
+		var wait sync.WaitGroup
+		wait.Go(func() { tidy(ctx, forwarded.Load) })
+		want := func(after time.Duration, n int) {
+			t.Helper()
+			time.Sleep(after)
+			synctest.Wait()
+			if p := percent(); p != n {
+				t.Errorf("the collector is at %d %%, want %d", p, n)
+			}
+		}
+		want(5*time.Second, idleGC)
+		forwarded.Add(2 * busyRate)
+		want(time.Second, busyGC)
+		want(idleAfter/2, busyGC)
+		want(idleAfter, idleGC)
+		forwarded.Add(2 * busyRate)
+		want(time.Second, busyGC)
+		cancel()
+		wait.Wait()
+	})
 }
