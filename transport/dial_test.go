@@ -180,6 +180,51 @@ func TestFailed(t *testing.T) {
 	})
 }
 
+// TestRetry begins many handshakes from addresses that receive nothing: the
+// relay keeps a bounded number of them, and others still get in.
+func TestRetry(t *testing.T) {
+	var failed failures
+	simulate(t, func(c *ListenConfig) { c.Failed = failed.add }, func(w *world) {
+		conf, err := clientTLS(w.relay, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		var dials sync.WaitGroup
+		for range 3 * calmHandshakes {
+			dials.Go(func() {
+				if _, err := w.dialer.tr.Dial(ctx, relayAddr, conf, nil); err == nil {
+					t.Error("a client that receives nothing is taken")
+				}
+			})
+		}
+		time.Sleep(oneWay / 2)
+		w.net.cut.Store(true)
+		time.Sleep(oneWay)
+		cancel()
+		dials.Wait()
+		w.net.cut.Store(false)
+		if n := w.ln.attempts.Load(); n != calmHandshakes {
+			t.Errorf("%d handshakes are under way, want %d", n, calmHandshakes)
+		}
+		start := time.Now()
+		endpoint, relay := w.dial(nil)
+		if d := time.Since(start); d != 4*oneWay+oneWay {
+			t.Errorf("a handshake with a Retry took %v, want 2 round trips and the way of its end", d)
+		}
+		time.Sleep(time.Minute)
+		if n := w.ln.attempts.Load(); n != 0 {
+			t.Errorf("%d handshakes are left", n)
+		}
+		failed.mu.Lock()
+		defer failed.mu.Unlock()
+		if n := len(failed.codes); n != calmHandshakes {
+			t.Errorf("%d attempts failed, want %d", n, calmHandshakes)
+		}
+		open(t, endpoint, relay)
+	})
+}
+
 // TestSocket runs over the kernel's UDP sockets: NewDialer(nil), and a relay
 // that restarts on the same port.
 func TestSocket(t *testing.T) {

@@ -42,12 +42,20 @@ type Listener struct {
 	// by nobody, emptied by Stop. Its room outlasts quic-go's own queue of 32
 	// handshakes, which refuses what comes when it is full.
 	sessions chan Session
+	attempts atomic.Int64  // handshakes under way
 	done     chan struct{} // closed by Close
 	closing  sync.Once
 	wait     sync.WaitGroup
 }
 
 const acceptQueue = 1024
+
+// calmHandshakes is how many handshakes may be under way before further clients
+// must show first that they receive at the address that they send from (Retry,
+// RFC 9000, section 8.1.2), which costs them a round trip and the relay nothing.
+// A handshake costs some 70 KiB for up to 5 s, and who forges addresses could
+// begin any number of them.
+const calmHandshakes = 128
 
 // attempt is a connection from its first packet on.
 type attempt struct {
@@ -70,7 +78,8 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 			ConnectionIDGenerator: s.IDs,
 			StatelessResetKey:     (*quic.StatelessResetKey)(&cfg.ResetKey),
 			TokenGeneratorKey:     (*quic.TokenGeneratorKey)(&cfg.TokenKey),
-			ConnContext:           watchAttempt(cfg.Failed),
+			VerifySourceAddress:   func(net.Addr) bool { return l.attempts.Load() >= calmHandshakes },
+			ConnContext:           l.watchAttempts(cfg.Failed),
 		}
 		l.transports = append(l.transports, tr)
 		ln, err := tr.Listen(tlsConf, conf)
@@ -104,14 +113,17 @@ func serverTLS(cert tls.Certificate) *tls.Config {
 	return c
 }
 
-func watchAttempt(failed func(wire.Code)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
-	if failed == nil {
-		return nil
-	}
+func (l *Listener) watchAttempts(failed func(wire.Code)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
 	return func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
 		a := &attempt{}
 		a.code.Store(uint32(wire.CodeSilent))
-		a.accepted = context.AfterFunc(ctx, func() { failed(wire.Code(a.code.Load())) })
+		l.attempts.Add(1)
+		a.accepted = context.AfterFunc(ctx, func() {
+			l.attempts.Add(-1)
+			if failed != nil {
+				failed(wire.Code(a.code.Load()))
+			}
+		})
 		return context.WithValue(ctx, attemptKey{}, a), nil
 	}
 }
@@ -123,8 +135,8 @@ func (l *Listener) accept(ln *quic.Listener) {
 		if err != nil {
 			return
 		}
-		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok {
-			a.accepted()
+		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok && a.accepted() {
+			l.attempts.Add(-1)
 		}
 		s := quicSession{conn: conn, accepted: true}
 		select {
