@@ -15,6 +15,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,12 +27,10 @@ import (
 	"time"
 
 	"github.com/blindrelay/blindrelay/cmd/demo/internal/cinema"
-	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/loadtest/localrelay"
 	"github.com/blindrelay/blindrelay/relay"
-	"github.com/blindrelay/blindrelay/transport"
-	"github.com/blindrelay/blindrelay/transport/udp"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -64,14 +63,14 @@ that folder.
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *listen, flag.Arg(0), log); err != nil {
+	if err := run(ctx, os.Stdout, *listen, flag.Arg(0), log); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
 }
 
-// run starts every part, prints the URL, and ends all of them with ctx.
-func run(ctx context.Context, listen, dir string, log *slog.Logger) (err error) {
+// run starts every part, prints the URL to out, and ends all of them with ctx.
+func run(ctx context.Context, out io.Writer, listen, dir string, log *slog.Logger) (err error) {
 	state, err := os.MkdirTemp("", "blindrelay-demo-")
 	if err != nil {
 		return err
@@ -104,9 +103,9 @@ func run(ctx context.Context, listen, dir string, log *slog.Logger) (err error) 
 	if err != nil {
 		return fmt.Errorf("device: %w", err)
 	}
-	fmt.Printf("Open this in a browser:\n\n    http://%s/\n\n", local)
-	fmt.Printf("media server %s <- agent <- relay %s (UDP) <- device <- browser\n", server, at.Addr)
-	fmt.Println("Ctrl-C ends it.")
+	fmt.Fprintf(out, "Open this in a browser:\n\n    http://%s/\n\n", local)
+	fmt.Fprintf(out, "media server %s <- agent <- relay %s (UDP) <- device <- browser\n", server, at.Addr)
+	fmt.Fprintln(out, "Ctrl-C ends it.")
 	<-ctx.Done()
 	return nil
 }
@@ -157,45 +156,16 @@ func (p *parts) startServer(dir string, w *cinema.Wire) (*url.URL, error) {
 
 // startRelay starts a relay with a tap and returns where it is.
 func (p *parts) startRelay(w *cinema.Wire) (wire.Relay, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return wire.Relay{}, err
-	}
-	id, err := e2e.NewIdentity(key) // any certificate will do: it is pinned
-	if err != nil {
-		return wire.Relay{}, err
-	}
-	r, err := relay.New(relay.Config{
-		Admit:        func(wire.Route) bool { return true },
+	r, err := localrelay.Start(localrelay.Config{
 		BufferMemory: bufferMemory,
+		Tap:          func(ln relay.Listener) relay.Listener { return tap{ln, w} },
 		Log:          p.log,
 	})
 	if err != nil {
 		return wire.Relay{}, err
 	}
-	sockets, err := udp.Listen(udp.Config{Addr: "127.0.0.1:0"})
-	if err != nil {
-		return wire.Relay{}, err
-	}
-	p.onStop(sockets.Close)
-	cfg := transport.ListenConfig{Certificate: id.Certificate()}
-	rand.Read(cfg.ResetKey[:])
-	rand.Read(cfg.TokenKey[:])
-	for i, conn := range sockets.Conns() {
-		cfg.Sockets = append(cfg.Sockets, transport.Socket{Conn: conn, IDs: sockets.ConnectionIDGenerator(i)})
-	}
-	ln, err := transport.Listen(cfg)
-	if err != nil {
-		return wire.Relay{}, err
-	}
-	p.onStop(ln.Close)
-	p.serve(func() error { return r.Serve(context.Background(), tap{ln, w}) }, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		return errors.Join(ln.Stop(), r.Shutdown(ctx))
-	})
-	pin := wire.KeyPin(id.Pin())
-	return wire.Relay{Addr: sockets.Conns()[0].LocalAddr().String(), Pin: pin}, nil
+	p.onStop(r.Close)
+	return r.At, nil
 }
 
 // startAgent shares the media server through the relay.

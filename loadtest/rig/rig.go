@@ -1,0 +1,307 @@
+// Package rig builds what viewers watch through: homes with an agent and an
+// origin, devices that are paired with them, and the access lines of both. Or
+// nothing of that, for a path that somebody else has built.
+//
+//	r, err := rig.New(rig.Config{Relay: &relay, DeviceLink: "lte", Origin: origin})
+//	a, err := r.Access(ctx, 0)          // of the first viewer
+//	resp, err := a.Client.Get(a.Base + "/vod/master.m3u8")
+//	err = r.Close()
+package rig
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
+	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/loadtest/result"
+	"github.com/blindrelay/blindrelay/transport/netsim"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// Config says what to build. One of Relay and URL is given.
+type Config struct {
+	Relay *wire.Relay // it must admit every agent
+	URL   string      // of any HTTP path, like http://127.0.0.1:8096; no home is built then
+
+	ViewersPerHome int    // how many share an agent; 0: 4
+	DeviceLink     string // netsim profile of each device's access line; empty: none
+	HomeLink       string // of each home's
+	Seed           uint64 // of the lines' chances
+
+	Origin http.Handler // what each home serves
+	Log    *slog.Logger // nil: nothing is logged
+}
+
+// Rig is what was built. It must be closed.
+type Rig struct {
+	cfg          Config
+	device, home *netsim.Path // nil: no line
+	dir          string
+
+	mu    sync.Mutex
+	homes map[int]*home
+	lines []*netsim.Line // of all that were ever made
+}
+
+// Access is one viewer's way to the origin.
+type Access struct {
+	Client  *http.Client
+	Base    string        // scheme and host in front of the origin's paths
+	Connect time.Duration // from the first dial to an admitted session; 0 for a plain URL
+	Close   func() error
+}
+
+// New checks the configuration. Homes are built when a viewer needs them.
+func New(cfg Config) (*Rig, error) {
+	if (cfg.Relay == nil) == (cfg.URL == "") {
+		return nil, errors.New("a load test goes through a relay or to a URL: give one of the two")
+	}
+	if cfg.ViewersPerHome == 0 {
+		cfg.ViewersPerHome = 4
+	}
+	if cfg.ViewersPerHome < 0 {
+		return nil, fmt.Errorf("%d viewers in a home", cfg.ViewersPerHome)
+	}
+	r := &Rig{cfg: cfg, homes: make(map[int]*home)}
+	var err error
+	if r.device, err = profile(cfg.DeviceLink); err != nil {
+		return nil, err
+	}
+	if r.home, err = profile(cfg.HomeLink); err != nil {
+		return nil, err
+	}
+	if cfg.URL != "" && r.home != nil {
+		return nil, errors.New("a home's link needs homes, and a URL has none")
+	}
+	if r.dir, err = os.MkdirTemp("", "blindload-"); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func profile(name string) (*netsim.Path, error) {
+	if name == "" {
+		return nil, nil
+	}
+	p, err := netsim.ParseProfile(name)
+	return &p, err
+}
+
+// Homes returns how many homes viewers have needed.
+func (r *Rig) Homes() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.homes)
+}
+
+// Links sums up what the emulated lines did; nil if there are none.
+func (r *Rig) Links() *result.Links {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.lines) == 0 {
+		return nil
+	}
+	sum := &result.Links{}
+	for _, line := range r.lines {
+		s := line.Stats()
+		for _, l := range []netsim.LinkStats{s.Up, s.Down} {
+			sum.Packets += int64(l.Packets)
+			sum.Lost += int64(l.Lost)
+			sum.Dropped += int64(l.Dropped)
+			sum.Late = max(sum.Late, l.Late)
+			sum.LateMax = max(sum.LateMax, l.LateMax)
+		}
+	}
+	return sum
+}
+
+// newLine makes an access line.
+func (r *Rig) newLine(path netsim.Path, seed uint64) (*netsim.Line, error) {
+	line, err := netsim.New(netsim.Config{Path: path, Seed: seed})
+	if err == nil {
+		r.mu.Lock()
+		r.lines = append(r.lines, line)
+		r.mu.Unlock()
+	}
+	return line, err
+}
+
+// Close ends everything that was built.
+func (r *Rig) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, h := range r.homes {
+		errs = append(errs, h.close())
+	}
+	return errors.Join(append(errs, os.RemoveAll(r.dir))...)
+}
+
+// Access connects viewer i. It may be called for several viewers at once.
+func (r *Rig) Access(ctx context.Context, i int) (*Access, error) {
+	if r.cfg.URL != "" {
+		return r.direct(i)
+	}
+	h, err := r.homeOf(ctx, i)
+	if err != nil {
+		return nil, fmt.Errorf("home of viewer %d: %w", i, err)
+	}
+	a, err := r.sealed(ctx, h, i)
+	if err != nil {
+		return nil, fmt.Errorf("device of viewer %d: %w", i, err)
+	}
+	return a, nil
+}
+
+// direct is a viewer of a plain URL, over a line of its own.
+func (r *Rig) direct(i int) (*Access, error) {
+	t := &http.Transport{}
+	end := func() error { t.CloseIdleConnections(); return nil }
+	if r.device != nil {
+		line, err := r.newLine(*r.device, r.cfg.Seed+uint64(i))
+		if err != nil {
+			return nil, err
+		}
+		t.DialContext = line.Dial
+		end = func() error { t.CloseIdleConnections(); return line.Close() }
+	}
+	return &Access{Client: &http.Client{Transport: t}, Base: strings.TrimSuffix(r.cfg.URL, "/"), Close: end}, nil
+}
+
+// sealed pairs a device with a home and connects it.
+func (r *Rig) sealed(ctx context.Context, h *home, i int) (*Access, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	server, err := h.pair(ctx, key, r.cfg.Log)
+	if err != nil {
+		return nil, err
+	}
+	socket, line, err := r.socketOn(r.device, r.cfg.Seed+uint64(i)<<1)
+	if err != nil {
+		return nil, err
+	}
+	d, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Log: r.cfg.Log, Socket: socket})
+	if err != nil {
+		return nil, errors.Join(err, line.Close())
+	}
+	t := &http.Transport{DialContext: d.DialContext}
+	end := func() error {
+		t.CloseIdleConnections()
+		return errors.Join(d.Close(), line.Close())
+	}
+	begin := time.Now()
+	if err := d.Connect(ctx); err != nil {
+		return nil, errors.Join(err, end())
+	}
+	return &Access{Client: &http.Client{Transport: t}, Base: "http://home", Connect: time.Since(begin), Close: end}, nil
+}
+
+// homeOf returns viewer i's home, and builds it for the first of its viewers.
+func (r *Rig) homeOf(ctx context.Context, i int) (*home, error) {
+	n := i / r.cfg.ViewersPerHome
+	r.mu.Lock()
+	h := r.homes[n]
+	if h == nil {
+		h = &home{}
+		r.homes[n] = h
+	}
+	r.mu.Unlock()
+	h.once.Do(func() { h.err = h.build(ctx, r, n) })
+	return h, h.err
+}
+
+// socketOn returns a UDP socket on a line of its own; with no path both are
+// plain.
+func (r *Rig) socketOn(path *netsim.Path, seed uint64) (net.PacketConn, closer, error) {
+	udp, err := net.ListenUDP("udp", nil)
+	if err != nil || path == nil {
+		return udp, nothing{}, err
+	}
+	line, err := r.newLine(*path, seed)
+	if err != nil {
+		return nil, nil, errors.Join(err, udp.Close())
+	}
+	pc, err := line.WrapPacketConn(udp)
+	if err != nil {
+		return nil, nil, errors.Join(err, line.Close(), udp.Close())
+	}
+	return pc, line, nil
+}
+
+type closer interface{ Close() error }
+
+type nothing struct{}
+
+func (nothing) Close() error { return nil }
+
+// home is one agent with its origin.
+type home struct {
+	once  sync.Once
+	err   error // of build
+	state *pair.Home
+	agent *endpoint.Agent
+	line  closer
+	serve sync.WaitGroup
+}
+
+func (h *home) build(ctx context.Context, r *Rig, n int) error {
+	var err error
+	if h.state, err = pair.OpenHome(filepath.Join(r.dir, strconv.Itoa(n))); err != nil {
+		return err
+	}
+	socket, line, err := r.socketOn(r.home, r.cfg.Seed+uint64(n)<<1+1)
+	if err != nil {
+		return err
+	}
+	h.line = line
+	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: h.state, Relays: []wire.Relay{*r.cfg.Relay}, Log: r.cfg.Log, Socket: socket})
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: r.cfg.Origin, ReadHeaderTimeout: 10 * time.Second}
+	h.serve.Go(func() { server.Serve(h.agent.Listen()) })
+	return h.agent.Ready(ctx)
+}
+
+// pair lets one device in.
+func (h *home) pair(ctx context.Context, key *ecdsa.PrivateKey, log *slog.Logger) (pair.Server, error) {
+	inv, err := h.state.NewInvite("", 0, false)
+	if err != nil {
+		return pair.Server{}, err
+	}
+	if err := h.agent.Publish(ctx); err != nil {
+		return pair.Server{}, err
+	}
+	return endpoint.Pair(ctx, endpoint.PairConfig{Identity: key, Invite: inv, Name: "viewer", Log: log})
+}
+
+func (h *home) close() error {
+	var errs []error
+	if h.agent != nil {
+		errs = append(errs, h.agent.Close())
+	}
+	h.serve.Wait()
+	if h.line != nil {
+		errs = append(errs, h.line.Close())
+	}
+	if h.state != nil {
+		errs = append(errs, h.state.Close())
+	}
+	return errors.Join(errs...)
+}
