@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/loadtest/origin"
 	"github.com/blindrelay/blindrelay/loadtest/probe"
 	"github.com/blindrelay/blindrelay/loadtest/result"
@@ -21,9 +22,10 @@ import (
 
 // Target is what a scenario is run against.
 type Target struct {
-	Relay *wire.Relay // agents and devices are made here; or
-	URL   string      // any HTTP path that ends at a synthetic origin or a media server
-	Path  string      // with URL: what viewers ask for, like /movie/master.m3u8; empty: what a synthetic origin has
+	Relay  *wire.Relay  // agents and devices are made here; or
+	Invite *pair.Invite // of a server that somebody shares: all viewers are one device; or
+	URL    string       // any HTTP path that ends at a synthetic origin or a media server
+	Path   string       // with Invite and URL: what viewers ask for, like /movie/master.m3u8; empty: what a synthetic origin has
 	// Probe reads what the relay takes; nil: it is not looked at.
 	Probe probe.Probe
 	// RelayAt names the relay where several machines load it, so that their
@@ -78,7 +80,7 @@ func runWith(ctx context.Context, s Scenario, t Target, films origin.Config) (*r
 		}
 	}
 	r.rig, err = rig.New(rig.Config{
-		Relay: t.Relay, URL: t.URL, ViewersPerHome: s.ViewersPerHome,
+		Relay: t.Relay, Invite: t.Invite, URL: t.URL, ViewersPerHome: s.ViewersPerHome,
 		DeviceLink: s.Link, HomeLink: s.HomeLink, Seed: s.Seed, Origin: r.origin, Log: t.Log,
 	})
 	if err != nil {

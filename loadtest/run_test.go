@@ -2,15 +2,21 @@ package loadtest
 
 import (
 	"context"
+	"net/http"
 	"net/http/httptest"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
+	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/loadtest/localrelay"
 	"github.com/blindrelay/blindrelay/loadtest/origin"
 	"github.com/blindrelay/blindrelay/loadtest/probe"
 	"github.com/blindrelay/blindrelay/loadtest/result"
 	"github.com/blindrelay/blindrelay/loadtest/viewer"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // short is a scenario that a busy machine carries.
@@ -123,6 +129,49 @@ func TestRunEndsEarly(t *testing.T) {
 	}
 	if res.Took > time.Minute || res.Viewers.Started != 3 {
 		t.Errorf("after %v: %+v", res.Took, res.Viewers)
+	}
+}
+
+// TestRunByInvite lets three viewers be one device of a server that somebody
+// else shares.
+func TestRunByInvite(t *testing.T) {
+	r := localRelay(t)
+	films, err := origin.New(originConfig(short(viewer.VOD)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	home, err := pair.OpenHome(filepath.Join(t.TempDir(), "home"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []wire.Relay{r.At}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	serving.Go(func() { http.Serve(agent.Listen(), films) })
+	defer serving.Wait()
+	defer agent.Close()
+	if err := agent.Ready(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	invite, err := home.NewInvite("load", 0, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Publish(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Run(t.Context(), short(viewer.VOD), Target{Invite: &invite, Path: origin.VOD})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := res.Viewers; v.Started != 3 || v.Bytes == 0 || v.Verified != 0 {
+		t.Errorf("viewers: %+v", v)
+	}
+	if n := len(home.Devices()); n != 1 {
+		t.Errorf("%d devices paired, want one", n)
 	}
 }
 

@@ -44,7 +44,7 @@
 // Each forwarded stream reserves, out of BufferMemory and before its OPEN is
 // read, and gives back when it has ended:
 //
-//	2 x floor        64 KiB of jitter buffer in each direction, in blocks of 32 KiB
+//	2 x floor        64 KiB of jitter buffer in each direction, in blocks of 16 KiB
 //	2 x window x 9/8 what QUIC received and fill has not read: 512 KiB, and the
 //	                 rest of the packets that it lies in
 //	64 KiB           four stacks of 8 KiB, quic-go's two streams, ours

@@ -85,7 +85,15 @@ func (m *metrics) collectors(r *Relay) []prometheus.Collector {
 	gauge := func(name, help string, f func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, f)
 	}
+	packets := func(direction string, f func() uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "blindrelay_packets_total", Help: "Datagrams of sessions, by direction.",
+			ConstLabels: prometheus.Labels{"direction": direction},
+		}, func() float64 { return float64(f()) })
+	}
 	return append(m.all[:len(m.all):len(m.all)],
+		packets("out", func() uint64 { out, _ := r.packets(); return out }),
+		packets("in", func() uint64 { _, in := r.packets(); return in }),
 		gauge("blindrelay_agents", "Routes that are registered.", func() float64 { return float64(r.registry.size()) }),
 		gauge("blindrelay_buffer_memory_bytes", "Memory that jitter buffers and receive windows may take.", func() float64 { return float64(r.budget.Stats().Total) }),
 		gauge("blindrelay_buffer_reserved_bytes", "Memory promised to streams: floors and receive windows.", func() float64 { return float64(r.budget.Stats().Reserved) }),

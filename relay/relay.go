@@ -53,6 +53,8 @@ type Relay struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	leaving  bool // no session is accepted any more
+	// of the sessions that have ended
+	packetsOut, packetsIn uint64
 }
 
 // New returns a relay that serves nothing yet.
@@ -126,6 +128,22 @@ func (r *Relay) forget(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, s)
+	out, in := s.Packets()
+	r.packetsOut += out
+	r.packetsIn += in
+}
+
+// packets counts the datagrams of all sessions, those that ended too.
+func (r *Relay) packets() (out, in uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out, in = r.packetsOut, r.packetsIn
+	for s := range r.sessions {
+		o, i := s.Packets()
+		out += o
+		in += i
+	}
+	return out, in
 }
 
 const (

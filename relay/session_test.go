@@ -126,6 +126,32 @@ func TestTokens(t *testing.T) {
 	})
 }
 
+// TestPackets counts the datagrams of sessions: a session's count when it ends.
+func TestPackets(t *testing.T) {
+	simulate(t, admitAll, func(w *world) {
+		a, route := w.agent()
+		d := w.device(route)
+		device, agent := w.open(d, a)
+		go func() {
+			device.Write(make([]byte, 100_000))
+			device.CloseWrite()
+		}()
+		if n, err := io.Copy(io.Discard, agent); n != 100_000 || err != nil {
+			t.Fatalf("%d bytes arrived, %v", n, err)
+		}
+		out, in := w.relay.packets()
+		if out < 50 || in < 50 {
+			t.Errorf("100,000 bytes each way took %d datagrams out, %d in", out, in)
+		}
+		a.Close(wire.CodeNone, "")
+		d.Close(wire.CodeNone, "")
+		time.Sleep(time.Second)
+		if o, i := w.relay.packets(); o < out || i < in {
+			t.Errorf("%d out and %d in after the sessions have ended, %d and %d before", o, i, out, in)
+		}
+	})
+}
+
 // TestMemory gives the relay memory for two streams: the third is refused,
 // until one of the two has ended.
 func TestMemory(t *testing.T) {

@@ -126,6 +126,11 @@ func (s quicSession) ClientKey() []byte {
 func (s quicSession) RemoteAddr() net.Addr { return s.conn.RemoteAddr() }
 func (s quicSession) RTT() time.Duration   { return s.conn.ConnectionStats().SmoothedRTT }
 
+func (s quicSession) Packets() (sent, received uint64) {
+	stats := s.conn.ConnectionStats()
+	return stats.PacketsSent, stats.PacketsReceived
+}
+
 type quicStream struct{ *quic.Stream }
 
 func (s quicStream) Read(p []byte) (int, error) {

@@ -74,6 +74,8 @@ type Session interface {
 	RemoteAddr() net.Addr
 	// RTT is the smoothed round trip time; 0 before the first measurement.
 	RTT() time.Duration
+	// Packets counts the datagrams of the session so far, each way.
+	Packets() (sent, received uint64)
 }
 
 // LostError says that a connection ended without a word from the other end.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/loadtest"
 	"github.com/blindrelay/blindrelay/loadtest/live"
 	"github.com/blindrelay/blindrelay/loadtest/report"
@@ -75,6 +76,7 @@ type runCmd struct {
 	relayFlags
 	watchFlags
 	outputFlags
+	Invite   string  `placeholder:"TEXT" help:"Load the server that this invite pairs with, instead of homes that blindload makes: all viewers are then one device. Needs --path."`
 	URL      string  `name:"url" placeholder:"URL" help:"Load any path that ends in HTTP instead of a relay, like http://127.0.0.1:8096: direct, or another tunnel."`
 	Path     string  `placeholder:"PATH" help:"What to ask a server of your own for, a playlist or a file; its bytes are then not verified. Without it the path must end at blindload's own origin."`
 	Viewers  int     `default:"10" help:"How many watch at the same time. Default ${default}."`
@@ -122,14 +124,25 @@ func (c *runCmd) target() (loadtest.Target, func() error, error) {
 		if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return t, nothing, usageError{fmt.Errorf("--url %q is not an http:// address", c.URL)}
 		}
-		if c.Relay != nil || c.Self {
-			return t, nothing, usageError{errors.New("give one of --relay, --self and --url")}
+		if c.Relay != nil || c.Self || c.Invite != "" {
+			return t, nothing, usageError{errors.New("give one of --relay, --self, --invite and --url")}
 		}
 		t.Probe = c.probe()
 		return t, nothing, nil
 	}
+	if c.Invite != "" {
+		invite, err := pair.ParseInvite(c.Invite)
+		if err != nil {
+			return t, nothing, usageError{err}
+		}
+		if c.Relay != nil || c.Self || c.Path == "" {
+			return t, nothing, usageError{errors.New("--invite names the relay itself, and needs a --path to ask its server for")}
+		}
+		t.Invite, t.Probe, t.RelayAt = &invite, c.probe(), c.Ops
+		return t, nothing, nil
+	}
 	if c.Path != "" {
-		return t, nothing, usageError{errors.New("--path goes with --url: behind a relay blindload serves its own films")}
+		return t, nothing, usageError{errors.New("--path goes with --url and --invite: behind a relay blindload serves its own films")}
 	}
 	at, look, end, err := c.open()
 	t.Relay, t.Probe, t.RelayAt = &at, look, c.Ops

@@ -32,10 +32,11 @@ import (
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
-// Config says what to build. One of Relay and URL is given.
+// Config says what to build. One of Relay, Invite and URL is given.
 type Config struct {
-	Relay *wire.Relay // it must admit every agent
-	URL   string      // of any HTTP path, like http://127.0.0.1:8096; no home is built then
+	Relay  *wire.Relay  // it must admit every agent
+	Invite *pair.Invite // of a server that somebody shares: all viewers are the one device that it pairs
+	URL    string       // of any HTTP path, like http://127.0.0.1:8096; no home is built then
 
 	ViewersPerHome int    // how many share an agent; 0: 4
 	DeviceLink     string // netsim profile of each device's access line; empty: none
@@ -52,6 +53,10 @@ type Rig struct {
 	device, home *netsim.Path // nil: no line
 	dir          string
 
+	invited sync.Once // makes device
+	shared  *device   // of the invite
+	err     error     // why there is none
+
 	mu    sync.Mutex
 	homes map[int]*home
 	lines []*netsim.Line // of all that were ever made
@@ -67,8 +72,14 @@ type Access struct {
 
 // New checks the configuration. Homes are built when a viewer needs them.
 func New(cfg Config) (*Rig, error) {
-	if (cfg.Relay == nil) == (cfg.URL == "") {
-		return nil, errors.New("a load test goes through a relay or to a URL: give one of the two")
+	ways := 0
+	for _, given := range []bool{cfg.Relay != nil, cfg.Invite != nil, cfg.URL != ""} {
+		if given {
+			ways++
+		}
+	}
+	if ways != 1 {
+		return nil, errors.New("a load test goes through a relay, to a server by its invite, or to a URL: give one of the three")
 	}
 	if cfg.ViewersPerHome == 0 {
 		cfg.ViewersPerHome = 4
@@ -84,8 +95,8 @@ func New(cfg Config) (*Rig, error) {
 	if r.home, err = profile(cfg.HomeLink); err != nil {
 		return nil, err
 	}
-	if cfg.URL != "" && r.home != nil {
-		return nil, errors.New("a home's link needs homes, and a URL has none")
+	if cfg.Relay == nil && r.home != nil {
+		return nil, errors.New("a home's link needs homes, and only those behind a relay are made here")
 	}
 	if r.dir, err = os.MkdirTemp("", "blindload-"); err != nil {
 		return nil, err
@@ -145,6 +156,9 @@ func (r *Rig) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var errs []error
+	if r.shared != nil {
+		errs = append(errs, r.shared.close())
+	}
 	for _, h := range r.homes {
 		errs = append(errs, h.close())
 	}
@@ -155,6 +169,9 @@ func (r *Rig) Close() error {
 func (r *Rig) Access(ctx context.Context, i int) (*Access, error) {
 	if r.cfg.URL != "" {
 		return r.direct(i)
+	}
+	if r.cfg.Invite != nil {
+		return r.guest(ctx)
 	}
 	h, err := r.homeOf(ctx, i)
 	if err != nil {
@@ -182,34 +199,79 @@ func (r *Rig) direct(i int) (*Access, error) {
 	return &Access{Client: &http.Client{Transport: t}, Base: strings.TrimSuffix(r.cfg.URL, "/"), Close: end}, nil
 }
 
+// device is a paired device with a session.
+type device struct {
+	dialer  *endpoint.Dialer
+	line    closer
+	connect time.Duration // until it was admitted
+}
+
+func (d *device) close() error { return errors.Join(d.dialer.Close(), d.line.Close()) }
+
+// client returns an HTTP client with connections of its own.
+func (d *device) client() (*http.Client, func()) {
+	t := &http.Transport{DialContext: d.dialer.DialContext}
+	return &http.Client{Transport: t}, t.CloseIdleConnections
+}
+
 // sealed pairs a device with a home and connects it.
 func (r *Rig) sealed(ctx context.Context, h *home, i int) (*Access, error) {
+	d, err := r.newDevice(ctx, r.cfg.Seed+uint64(i)<<1, h.pair)
+	if err != nil {
+		return nil, err
+	}
+	client, idle := d.client()
+	return &Access{Client: client, Base: base, Connect: d.connect, Close: func() error {
+		idle()
+		return d.close()
+	}}, nil
+}
+
+// guest is a viewer on the one device that the invite pairs.
+func (r *Rig) guest(ctx context.Context) (*Access, error) {
+	r.invited.Do(func() {
+		r.shared, r.err = r.newDevice(ctx, r.cfg.Seed, func(ctx context.Context, key *ecdsa.PrivateKey, log *slog.Logger) (pair.Server, error) {
+			return endpoint.Pair(ctx, endpoint.PairConfig{Identity: key, Invite: *r.cfg.Invite, Name: "blindload", Log: log})
+		})
+	})
+	if r.err != nil {
+		return nil, r.err
+	}
+	client, idle := r.shared.client()
+	return &Access{Client: client, Base: base, Connect: r.shared.connect, Close: func() error {
+		idle()
+		return nil
+	}}, nil
+}
+
+// base is where a device's requests go: there is one place.
+const base = "http://home"
+
+// newDevice makes a device, pairs it, and waits until it is admitted.
+func (r *Rig) newDevice(ctx context.Context, seed uint64, pair func(context.Context, *ecdsa.PrivateKey, *slog.Logger) (pair.Server, error)) (*device, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	server, err := h.pair(ctx, key, r.cfg.Log)
+	server, err := pair(ctx, key, r.cfg.Log)
 	if err != nil {
 		return nil, err
 	}
-	socket, line, err := r.socketOn(r.device, r.cfg.Seed+uint64(i)<<1)
+	socket, line, err := r.socketOn(r.device, seed)
 	if err != nil {
 		return nil, err
 	}
-	d, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Log: r.cfg.Log, Socket: socket})
+	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Log: r.cfg.Log, Socket: socket})
 	if err != nil {
 		return nil, errors.Join(err, line.Close())
 	}
-	t := &http.Transport{DialContext: d.DialContext}
-	end := func() error {
-		t.CloseIdleConnections()
-		return errors.Join(d.Close(), line.Close())
-	}
+	d := &device{dialer: dialer, line: line}
 	begin := time.Now()
-	if err := d.Connect(ctx); err != nil {
-		return nil, errors.Join(err, end())
+	if err := dialer.Connect(ctx); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
-	return &Access{Client: &http.Client{Transport: t}, Base: "http://home", Connect: time.Since(begin), Close: end}, nil
+	d.connect = time.Since(begin)
+	return d, nil
 }
 
 // homeOf returns viewer i's home, and builds it for the first of its viewers.
