@@ -228,6 +228,9 @@ func (d *Dialer) Dial(ctx context.Context, relay wire.Relay, cert *tls.Certifica
 	conf := endpointWindows().config()
 	conf.KeepAlivePeriod = KeepAlive
 	conf.MaxIdleTimeout = EndpointIdle
+	if cert == nil {
+		conf.MaxIncomingStreams = -1 // none: nobody would accept a stream and empty its window
+	}
 	conn, err := d.tr.Dial(ctx, addr, tlsConf, conf)
 	if err != nil {
 		return nil, dialError(relay, err)

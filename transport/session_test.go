@@ -187,7 +187,8 @@ func TestStop(t *testing.T) {
 		// With room for one session the others wait in the accept goroutine and
 		// in quic-go's queue.
 		w.ln.sessions = make(chan Session, 1)
-		endpoint, relay := w.dial(nil)
+		cert := certificate(t)
+		endpoint, relay := w.dial(&cert)
 		var waiting []Session // that nobody has accepted
 		for range 5 {
 			s, err := w.dialer.Dial(context.Background(), w.relay, nil)

@@ -17,7 +17,8 @@ import (
 
 func TestEchoAndHalfClose(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		endpoint, relay := w.dial(nil)
+		cert := certificate(t)
+		endpoint, relay := w.dial(&cert)
 		for _, ends := range [][2]Session{{endpoint, relay}, {relay, endpoint}} {
 			a, b := open(t, ends[0], ends[1])
 			go func() {
@@ -47,6 +48,17 @@ func TestEchoAndHalfClose(t *testing.T) {
 		b.CloseWrite()
 		if got, err := io.ReadAll(a); string(got) != "late" || err != nil {
 			t.Errorf("got %q, %v", got, err)
+		}
+	})
+}
+
+// TestDeviceTakesNoStreams: a device accepts none, so a relay must not be able
+// to fill the windows of streams that nobody reads.
+func TestDeviceTakesNoStreams(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		_, relay := w.dial(nil)
+		if _, err := relay.TryOpenStream(); err != ErrNoStream {
+			t.Errorf("the relay opens a stream to a device: %v", err)
 		}
 	})
 }
@@ -82,7 +94,8 @@ func TestStopRead(t *testing.T) {
 
 func TestReset(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		endpoint, relay := w.dial(nil)
+		cert := certificate(t)
+		endpoint, relay := w.dial(&cert)
 		for _, code := range []wire.Code{wire.CodeNone, wire.CodeRouteUnknown, wire.CodeTampered, 0xffff} {
 			a, b := open(t, relay, endpoint)
 			ended := make(chan error)

@@ -189,6 +189,11 @@ func (o *HTTPOrigin) rewrite(r *httputil.ProxyRequest) {
 	who := r.In.Context().Value(callerKey{}).(caller)
 	r.SetURL(o.target)
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // byte for byte, also what Go cannot parse
+	if strings.Contains(strings.ToLower(r.Out.Header.Get("Upgrade")), "h2c") {
+		// Inside it the device would write the headers below by itself.
+		r.Out.Header.Del("Upgrade")
+		r.Out.Header.Del("Connection")
+	}
 	if o.target.Scheme == "http" {
 		r.Out.Host = r.In.Host
 	}

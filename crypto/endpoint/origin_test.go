@@ -119,6 +119,14 @@ func TestOriginRequests(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("no HTTP/2 behind the proxy's back", func(t *testing.T) {
+		for _, protocol := range []string{"h2c", "H2C", "x, h2c"} {
+			_, got := do(t, "GET", local+"/headers", nil, "Connection", "Upgrade, HTTP2-Settings", "Upgrade", protocol, "HTTP2-Settings", "AAMAAABk")
+			if strings.Contains(got, "Upgrade") || strings.Contains(got, "HTTP2-Settings") {
+				t.Errorf("the media server is asked for %s: %s", protocol, got)
+			}
+		}
+	})
 	if text := log.String(); strings.Contains(text, "film") || strings.Contains(text, "upload") {
 		t.Errorf("the log names requests: %s", text)
 	}

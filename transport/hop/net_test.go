@@ -79,7 +79,7 @@ func play(t *testing.T, f func(*script)) {
 			time.Sleep(time.Minute) // quic-go forgets closed connections by timers
 		}()
 		pin := transport.PinOf(cert.Leaf)
-		if s.endpoint, err = dialer.Dial(t.Context(), wire.Relay{Addr: addr.String(), Pin: pin}, nil); err != nil {
+		if s.endpoint, err = dialer.Dial(t.Context(), wire.Relay{Addr: addr.String(), Pin: pin}, &cert); err != nil {
 			t.Fatal(err)
 		}
 		if s.relay, err = ln.Accept(t.Context()); err != nil {
