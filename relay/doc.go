@@ -14,9 +14,9 @@
 //     session: relay.go accepts it, session.go reads its HELLO. A session
 //     whose client proved a key is an agent's and registers its route
 //     (registry.go); any other is a device's.
-//  2. A device opens a stream. session.go reserves its share of the buffer
-//     memory, then route.go reads the OPEN frame, finds the agent, opens a
-//     stream to it and writes INCOMING.
+//  2. A device opens a stream. route.go reads the OPEN frame, finds the agent,
+//     reserves a share of the buffer memory, opens a stream to the agent and
+//     writes INCOMING.
 //  3. forward.go joins the two streams: in each direction one goroutine fills
 //     a jitter.Buffer from the faster side and one drains it into the slower.
 //     A full buffer stops the reading, and QUIC's flow control carries that
@@ -41,8 +41,10 @@
 //	+ sessions x 128 KiB
 //	+ what is on its way in the network, see below
 //
-// Each forwarded stream reserves, out of BufferMemory and before its OPEN is
-// read, and gives back when it has ended:
+// A sixteenth of BufferMemory is for streams whose OPEN has not arrived, one
+// receive window each; when it is used up a new one pushes out the oldest
+// (waiting.go). The rest is for forwarded streams. Each reserves, and gives back
+// when it has ended:
 //
 //	2 x floor        64 KiB of jitter buffer in each direction, in blocks of 16 KiB
 //	2 x window x 9/8 what QUIC received and fill has not read: 512 KiB, and the

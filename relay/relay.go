@@ -45,6 +45,7 @@ type Relay struct {
 	admit   func(wire.Route) bool
 	log     *slog.Logger
 	budget  *jitter.Budget
+	waiting *waiting
 	metrics *metrics
 
 	registry registry
@@ -53,14 +54,16 @@ type Relay struct {
 	mu       sync.Mutex
 	sessions map[*session]struct{}
 	leaving  bool // no session is accepted any more
+	logged   time.Time // when an agent that is not admitted was last logged
 	// of the sessions that have ended
 	packetsOut, packetsIn uint64
 }
 
 // New returns a relay that serves nothing yet.
 func New(cfg Config) (*Relay, error) {
+	waiting, held := newWaiting(cfg.BufferMemory)
 	budget, err := jitter.NewBudget(jitter.BudgetConfig{
-		Total:    cfg.BufferMemory,
+		Total:    cfg.BufferMemory - held,
 		Max:      cfg.JitterBuffer,
 		Overhead: streamOverhead(),
 	})
@@ -71,6 +74,7 @@ func New(cfg Config) (*Relay, error) {
 		admit:    cfg.Admit,
 		log:      cfg.Log,
 		budget:   budget,
+		waiting:  waiting,
 		metrics:  newMetrics(),
 		sessions: make(map[*session]struct{}),
 	}
@@ -87,8 +91,13 @@ func New(cfg Config) (*Relay, error) {
 // streamOverhead is what a forwarded stream may hold besides its buffers, in
 // bytes; see "Memory" in the package's documentation.
 func streamOverhead() int64 {
+	return 2*windowMemory() + 64<<10
+}
+
+// windowMemory is what one receive window may hold, in bytes.
+func windowMemory() int64 {
 	window := int64(transport.RelayWindows().Stream)
-	return 2*(window+window/8) + 64<<10
+	return window + window/8
 }
 
 // Serve accepts sessions until ctx ends or the listener closes, and returns
@@ -131,6 +140,18 @@ func (r *Relay) forget(s *session) {
 	out, in := s.Packets()
 	r.packetsOut += out
 	r.packetsIn += in
+}
+
+// mayLog reports whether another stranger may have a line of the log: one each
+// second. The metrics count them all.
+func (r *Relay) mayLog(now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.logged) < time.Second {
+		return false
+	}
+	r.logged = now
+	return true
 }
 
 // packets counts the datagrams of all sessions, those that ended too.

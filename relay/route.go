@@ -3,18 +3,31 @@ package relay
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"time"
 
-	"github.com/blindrelay/blindrelay/relay/jitter"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // route finds the agent that a device's stream asks for and forwards between
 // the two until both directions are over.
-func (r *Relay) route(s *session, st transport.Stream, up, down *jitter.Buffer) {
-	a, to, code := r.join(s, st)
+func (r *Relay) route(s *session, st transport.Stream) {
+	a, code := r.ask(st)
+	if code != wire.CodeNone {
+		r.refuse(st, code)
+		return
+	}
+	// Memory is promised to none but those whom an agent lets in.
+	up, down, ok := r.budget.Join()
+	if !ok {
+		r.refuse(st, wire.CodeMemory)
+		return
+	}
+	defer up.Leave()
+	defer down.Leave()
+	to, code := a.open(s.attachment)
 	if code != wire.CodeNone {
 		r.refuse(st, code)
 		return
@@ -29,38 +42,46 @@ func (r *Relay) route(s *session, st transport.Stream, up, down *jitter.Buffer) 
 	r.metrics.streamsEnded.of(j.forward()).Inc()
 }
 
-// join reads OPEN and opens a stream to the agent of its route. The code says
-// why there is none.
-func (r *Relay) join(s *session, st transport.Stream) (*agent, transport.Stream, wire.Code) {
+// ask reads OPEN and finds the agent that it asks for. The code says why there
+// is none.
+func (r *Relay) ask(st transport.Stream) (*agent, wire.Code) {
+	place := r.waiting.enter(st)
 	open, err := readOpen(st)
+	r.waiting.leave(place)
 	if err != nil {
-		return nil, nil, openCode(err)
+		return nil, openCode(err)
 	}
 	a := r.registry.find(open.Route)
 	if a == nil {
-		return nil, nil, wire.CodeRouteUnknown
+		return nil, wire.CodeRouteUnknown
 	}
 	if !a.allows(open.Token) {
-		return nil, nil, wire.CodeTokenRefused
+		return nil, wire.CodeTokenRefused
 	}
+	return a, wire.CodeNone
+}
+
+// open opens a stream to the agent and says whose device's it is. The code
+// says why there is none.
+func (a *agent) open(attachment uint64) (transport.Stream, wire.Code) {
 	to, err := a.session.TryOpenStream()
 	if errors.Is(err, transport.ErrNoStream) {
-		return nil, nil, wire.CodeTooManyStreams
+		return nil, wire.CodeTooManyStreams
 	}
 	if err != nil {
-		return nil, nil, wire.CodeAgentGone
+		return nil, wire.CodeAgentGone
 	}
 	to.SetWriteDeadline(time.Now().Add(Patience))
-	if _, err := to.Write(wire.Incoming{Attachment: s.attachment}.Append(nil)); err != nil {
+	if _, err := to.Write(wire.Incoming{Attachment: attachment}.Append(nil)); err != nil {
 		code := codeOf(err, wire.CodeAgentGone)
 		if code == wire.CodeNone {
 			code = wire.CodeRefused // the agent reads nothing of a new stream
 		}
 		to.Reset(code)
-		return nil, nil, code
+		return nil, code
 	}
 	to.SetWriteDeadline(time.Time{})
-	return a, to, wire.CodeNone
+	return to, wire.CodeNone
 }
 
 func readOpen(st transport.Stream) (wire.Open, error) {
@@ -86,6 +107,8 @@ func openCode(err error) wire.Code {
 		return wire.CodeSilent
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrTooLarge):
 		return wire.CodeOf(err)
+	case errors.Is(err, net.ErrClosed):
+		return wire.CodeMemory // pushed out by newer streams
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return wire.CodeProtocol
 	}

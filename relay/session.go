@@ -61,6 +61,9 @@ func (s *session) end(role string, err error) {
 	code, text := endCode(err)
 	if end, ok := errors.AsType[*wire.ClosedError](s.Err()); ok {
 		code = end.Code // what ended the session first
+		if end.Remote && code != wire.CodeNone && !code.FromEndpoint() {
+			code = wire.CodeCancelled // an endpoint cannot speak in the relay's name
+		}
 	}
 	s.Close(code, text)
 	s.cancel()
@@ -182,7 +185,9 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 		return nil, err
 	}
 	if !s.relay.admit(a.route) {
-		s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and its route", "route", a.route.String())
+		if s.relay.mayLog(time.Now()) {
+			s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and its route", "route", a.route.String())
+		}
 		return nil, &refusal{wire.CodeNotAdmitted, "the operator has not admitted route " + a.route.String()}
 	}
 	s.agent = a
@@ -241,17 +246,8 @@ func (s *session) beginDevice() (accepted func(transport.Stream) error, err erro
 	return s.forward, nil
 }
 
-// forward starts to forward a device's stream, if there is memory for it.
+// forward starts to forward a device's stream.
 func (s *session) forward(st transport.Stream) error {
-	up, down, ok := s.relay.budget.Join()
-	if !ok {
-		s.relay.refuse(st, wire.CodeMemory)
-		return nil
-	}
-	s.relay.wait.Go(func() {
-		defer up.Leave()
-		defer down.Leave()
-		s.relay.route(s, st, up, down)
-	})
+	s.relay.wait.Go(func() { s.relay.route(s, st) })
 	return nil
 }

@@ -152,11 +152,50 @@ func TestPackets(t *testing.T) {
 	})
 }
 
+// TestWaiting opens streams that never say OPEN: each new one pushes out the
+// oldest, and a device that does say it is served all the time.
+func TestWaiting(t *testing.T) {
+	simulate(t, Config{Admit: admitAll.Admit, BufferMemory: 3 * waitingShare * windowMemory()}, func(w *world) {
+		a, route := w.agent()
+		d := w.device(route)
+		stranger := w.dial(nil)
+		control, err := stranger.OpenStream(w.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		control.Write(wire.Hello{}.Append(nil))
+		var silent []transport.Stream
+		for range 5 {
+			st, err := stranger.OpenStream(w.ctx())
+			if err != nil {
+				t.Fatal(err)
+			}
+			st.Write([]byte{byte(wire.FrameOpen)})
+			silent = append(silent, st)
+			time.Sleep(100 * time.Millisecond)
+		}
+		device, agent := w.open(d, a)
+		agent.Write([]byte("film"))
+		agent.CloseWrite()
+		if got, err := io.ReadAll(device); err != nil || string(got) != "film" {
+			t.Errorf("beside the silent streams came %q, %v", got, err)
+		}
+		// Three may wait: the film's stream has pushed out the third.
+		for i, st := range silent {
+			if i < 3 {
+				wantReset(t, st, wire.CodeMemory)
+			} else {
+				wantReset(t, st, wire.CodeSilent)
+			}
+		}
+	})
+}
+
 // TestMemory gives the relay memory for two streams: the third is refused,
 // until one of the two has ended.
 func TestMemory(t *testing.T) {
 	one := 2*(64<<10) + streamOverhead()
-	simulate(t, Config{Admit: admitAll.Admit, BufferMemory: 2*one + 1000}, func(w *world) {
+	simulate(t, Config{Admit: admitAll.Admit, BufferMemory: 2*one + windowMemory() + 1000}, func(w *world) {
 		a, route := w.agent()
 		d := w.device(route)
 		first, _ := w.open(d, a)
