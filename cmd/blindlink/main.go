@@ -28,7 +28,11 @@ func main() {
 	// and the transport itself reports small UDP buffers.
 	log.SetOutput(io.Discard)
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		ends = append(ends, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), ends...)
 	context.AfterFunc(ctx, stop) // the second signal kills
 	code := run(ctx, takeArguments(), os.Stdin, os.Stdout, os.Stderr)
 	stop()

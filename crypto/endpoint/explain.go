@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -32,6 +33,9 @@ var hints = map[wire.Code]string{
 
 // explain puts a sentence for people before an error that carries a code.
 func explain(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) && codeOf(err) == wire.CodeNone {
+		return fmt.Errorf("the relay took the connection and does not answer: it may be overloaded, or not a blindrelay (%w)", err)
+	}
 	code := codeOf(err)
 	if hint, ok := hints[code]; ok {
 		return fmt.Errorf("%s (%w)", hint, err)

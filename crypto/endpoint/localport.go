@@ -11,12 +11,17 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
 const (
-	// maxLocal is how many connections a local port serves at a time.
-	maxLocal = 512
+	// maxLocal is how many connections a local port serves at a time: fewer than
+	// the 128 streams that an agent allows a device, so that further ones wait
+	// instead of being refused.
+	maxLocal = 120
+	// complainEvery is how often a refused stream is worth a line of the log.
+	complainEvery = time.Minute
 	// announceAfter is how long a new stream waits for the local program's
 	// first bytes to travel with. Some services speak first.
 	announceAfter = 20 * time.Millisecond
@@ -33,17 +38,38 @@ const (
 // with the reason in one line; others are aborted.
 //
 // Who can connect to ln is the device: ln should listen on a loopback address.
-// At most 512 connections are served at a time, further ones wait. log may be
+// At most 120 connections are served at a time, further ones wait. log may be
 // nil. ServeLocal returns nil after ctx has ended or ln was closed, when
 // nothing of it runs any more. It closes ln.
 func ServeLocal(ctx context.Context, ln net.Listener, dial func(context.Context) (net.Conn, error), log *slog.Logger) error {
-	p := localPort{dial: dial, log: logOr(log)}
+	p := &localPort{dial: dial, log: logOr(log)}
 	return acceptor{maxLocal, p.log, p.serve}.run(ctx, ln)
 }
 
 type localPort struct {
 	dial func(context.Context) (net.Conn, error)
 	log  *slog.Logger
+
+	mu   sync.Mutex
+	said time.Time // when complain last did
+}
+
+// complain tells the user, once a minute, that the relay or the server refuses
+// streams: the local program sees an abort and no reason.
+func (p *localPort) complain(err error) {
+	if _, refused := hints[codeOf(err)]; !refused {
+		p.log.Debug("a local connection was aborted", "reason", err)
+		return
+	}
+	p.mu.Lock()
+	quiet := time.Since(p.said) < complainEvery
+	if !quiet {
+		p.said = time.Now()
+	}
+	p.mu.Unlock()
+	if !quiet {
+		p.log.Warn("a connection of a local program was cut", "reason", explain(err))
+	}
 }
 
 func (p *localPort) serve(ctx context.Context, c net.Conn) {
@@ -73,7 +99,7 @@ func (p *localPort) serve(ctx context.Context, c net.Conn) {
 	}()
 	s := splice{plain: local, sealed: server, local: true}
 	if err := s.run(ctx); err != nil {
-		p.log.Debug("a local connection was aborted", "reason", err)
+		p.complain(err)
 	}
 }
 

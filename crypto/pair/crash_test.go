@@ -3,10 +3,12 @@ package pair
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -100,8 +102,9 @@ func TestCrashAfterRevoke(t *testing.T) {
 	}
 }
 
-// TestFailedWrite makes a write impossible: the method fails, memory says what
-// the file says, and all is well once writing is possible again.
+// TestFailedWrite makes a write impossible: the method fails; memory says what
+// the file says, but for what takes rights away, which holds at once; and all is
+// well once writing is possible again.
 func TestFailedWrite(t *testing.T) {
 	h := newHome(t)
 	add(t, h, "tv", e2e.Pin{1})
@@ -110,8 +113,8 @@ func TestFailedWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	changed := h.Changed()
-	wantErr(t, h.Revoke("tv"), "write "+h.dir.file(homeName))
-	if _, ok := h.Admit(e2e.Pin{1}); !ok {
+	wantErr(t, h.Rename("tv", "box"), "write "+h.dir.file(homeName))
+	if names(h) != "tv" {
 		t.Error("memory is ahead of the file")
 	}
 	select {
@@ -119,11 +122,30 @@ func TestFailedWrite(t *testing.T) {
 		t.Error("told of a change that failed")
 	default:
 	}
+	wantErr(t, h.Revoke("tv"), "repeat it")
+	if _, ok := h.Admit(e2e.Pin{1}); ok {
+		t.Error("a revoked device is admitted because the disk is full")
+	}
+	wantErr(t, h.SetEnabled(false), "repeat it")
+	if h.Enabled() {
+		t.Error("remote access is on because the disk is full")
+	}
+	select {
+	case <-changed:
+	default:
+		t.Error("nobody is told of the revocation")
+	}
 	if err := os.RemoveAll(tmp); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Revoke("tv"); err != nil || names(h) != "" {
+	if err := errors.Join(h.Revoke("tv"), h.SetEnabled(false)); err != nil || names(h) != "" {
 		t.Errorf("afterwards: %v, devices %q", err, names(h))
+	}
+	path := h.dir.file("")
+	h.Close()
+	h = openHome(t, filepath.Clean(path))
+	if names(h) != "" || h.Enabled() {
+		t.Errorf("stored are devices %q, remote access %v", names(h), h.Enabled())
 	}
 }
 

@@ -56,14 +56,15 @@ func noDevice(name string) error {
 
 // Revoke takes the device off the list and withdraws open invites that carry
 // its name. The device is not admitted from then on, unless an invite that was
-// made after the revocation pairs it again. The caller ends the device's live sessions. If Revoke fails, the
-// device is still allowed.
+// made after the revocation pairs it again. The caller ends the device's live
+// sessions. If the revocation cannot be written it holds all the same until the
+// agent ends, and the error says so.
 func (h *Home) Revoke(name string) error {
-	return h.update(func(s *homeState) error {
+	return h.restrict(func(s *homeState) error {
 		open := len(s.Invites)
 		s.Invites = slices.DeleteFunc(s.Invites, func(v savedInvite) bool { return sameName(v.Name, name) })
 		i := s.index(name)
-		if i < 0 && open == len(s.Invites) {
+		if i < 0 && open == len(s.Invites) && !h.unsaved {
 			return noDevice(name)
 		}
 		if i >= 0 {
@@ -106,5 +107,5 @@ func (h *Home) MarkSeen(pin e2e.Pin) error {
 	return h.updateLocked(func(s *homeState) error {
 		s.Devices[s.indexPin(pin)].Seen = t
 		return nil
-	})
+	}, false)
 }

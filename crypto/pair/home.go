@@ -50,6 +50,7 @@ type Home struct {
 	mu       sync.Mutex
 	lock     *os.File // nil after Close
 	changed  chan struct{}
+	unsaved  bool          // memory holds a restriction that could not be written
 	reserved map[hash]bool // invites whose owner is being asked; at most maxInvites
 	failures int           // failed pairings since window began
 	window   time.Time
@@ -156,10 +157,18 @@ func (h *Home) Close() error {
 func (h *Home) update(change func(*homeState) error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.updateLocked(change)
+	return h.updateLocked(change, false)
 }
 
-func (h *Home) updateLocked(change func(*homeState) error) error {
+// restrict is update for a change that takes rights away: it is in force in
+// this process even if it cannot be written.
+func (h *Home) restrict(change func(*homeState) error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.updateLocked(change, true)
+}
+
+func (h *Home) updateLocked(change func(*homeState) error, anyway bool) error {
 	if h.lock == nil {
 		return errors.New("the agent's state is closed")
 	}
@@ -174,12 +183,16 @@ func (h *Home) updateLocked(change func(*homeState) error) error {
 		return err
 	}
 	visible, err := h.dir.write(homeName, b)
-	if !visible {
+	if !visible && !anyway {
 		return err
 	}
+	h.unsaved = !visible
 	h.state.Store(next)
 	close(h.changed)
 	h.changed = make(chan struct{})
+	if !visible {
+		return fmt.Errorf("the change is not stored and is gone when `blindlink share` stops; it holds until then: %w; repeat it once that is mended", err)
+	}
 	if err != nil {
 		return fmt.Errorf("the change is in force but may not survive a power cut: %w", err)
 	}
@@ -236,13 +249,25 @@ func (h *Home) SetRelays(relays []wire.Relay) error {
 func (h *Home) Enabled() bool { return h.state.Load().Enabled }
 
 // SetEnabled turns remote access on or off. While it is off no device is
-// admitted, none can pair, and Tokens is empty.
+// admitted, none can pair, and Tokens is empty. Turning it off withdraws every
+// open invite. If it cannot be written that remote access is off, it is off all
+// the same until the agent ends, and the error says so.
 func (h *Home) SetEnabled(on bool) error {
-	if on == h.Enabled() {
+	h.mu.Lock()
+	same := on == h.Enabled() && !h.unsaved
+	h.mu.Unlock()
+	if same {
 		return nil
 	}
-	return h.update(func(s *homeState) error {
+	update := h.update
+	if !on {
+		update = h.restrict
+	}
+	return update(func(s *homeState) error {
 		s.Enabled = on
+		if !on {
+			s.Invites = nil
+		}
 		return nil
 	})
 }
@@ -274,7 +299,7 @@ func (h *Home) NewInvite(name string, ttl time.Duration, approve bool) (Invite, 
 		case len(s.Devices) >= maxDevices:
 			return errDevicesFull
 		case len(s.Invites) >= maxInvites:
-			return fmt.Errorf("%d invites are open, no more are possible: wait until one is used or expires", maxInvites)
+			return fmt.Errorf("%d invites are open, no more are possible: wait until one is used or expires, or withdraw all of them with `blindlink off`, then `blindlink on`", maxInvites)
 		}
 		inv.Relays = slices.Clone(s.Relays)
 		inv.Expires = now().Add(ttl).Truncate(time.Second)

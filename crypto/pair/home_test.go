@@ -479,8 +479,11 @@ func TestOff(t *testing.T) {
 	if err := h.SetEnabled(true); err != nil {
 		t.Fatal(err)
 	}
-	if _, ok := h.Admit(e2e.Pin{1}); !ok || len(h.Tokens()) != 2 {
-		t.Error("turning on again did not bring everything back")
+	if _, ok := h.Admit(e2e.Pin{1}); !ok || len(h.Tokens()) != 1 {
+		t.Error("turning on again brought back something else than the device")
+	}
+	if _, err := h.redeem(secretHash(inv.secret), e2e.Pin{2}, "x"); err == nil {
+		t.Error("an invite from before it was off is good")
 	}
 }
 
