@@ -53,7 +53,7 @@ type Relay struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	leaving  bool // no session is accepted any more
+	leaving  bool      // no session is accepted any more
 	logged   time.Time // when an agent that is not admitted was last logged
 	// of the sessions that have ended
 	packetsOut, packetsIn uint64
