@@ -10,6 +10,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -44,7 +45,7 @@ func TestAttachment(t *testing.T) {
 // the older is told.
 func TestReplaced(t *testing.T) {
 	simulate(t, admitAll, func(w *world) {
-		cert := newCertificate(t)
+		cert := transporttest.Certificate(t)
 		older := w.register(cert)
 		newer := w.register(cert)
 		wantClosed(t, older, wire.CodeReplaced)
@@ -61,7 +62,7 @@ func TestNotAdmitted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, cfg, func(w *world) {
-				cert := newCertificate(t)
+				cert := transporttest.Certificate(t)
 				s := w.dial(&cert)
 				if _, err := hop.Register(w.ctx(), s, nil); err == nil {
 					t.Error("an agent registered that is not admitted")
@@ -285,7 +286,7 @@ func (w *world) endpoint(agent bool) transport.Session {
 	if !agent {
 		return w.dial(nil)
 	}
-	cert := newCertificate(w.t)
+	cert := transporttest.Certificate(w.t)
 	return w.dial(&cert)
 }
 

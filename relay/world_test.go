@@ -2,14 +2,9 @@ package relay
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -17,6 +12,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -46,7 +42,7 @@ var admitAll = Config{Admit: func(wire.Route) bool { return true }, BufferMemory
 // the relay is shut down, which must leave nothing behind.
 func simulate(t *testing.T, cfg Config, f func(*world)) {
 	t.Helper()
-	cert := newCertificate(t)
+	cert := transporttest.Certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, pin: transport.PinOf(cert.Leaf), sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}}
 		var err error
@@ -159,7 +155,7 @@ var token = wire.Token{7}
 // agent registers with a new key and the tokens, by default the token above.
 func (w *world) agent(tokens ...wire.TokenHash) (*hop.Registration, wire.Route) {
 	w.t.Helper()
-	cert := newCertificate(w.t)
+	cert := transporttest.Certificate(w.t)
 	return w.register(cert, tokens...), wire.RouteOf(cert.Leaf.RawSubjectPublicKeyInfo)
 }
 
@@ -256,23 +252,4 @@ func wantCount(t *testing.T, name string, c counters, code wire.Code, want float
 	if got := testutil.ToFloat64(c.of(code)); got != want {
 		t.Errorf("%s with code %v: %v counted, want %v", name, code, got, want)
 	}
-}
-
-// newCertificate makes a key and a certificate that it signs itself.
-func newCertificate(t testing.TB) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/quic-go/quic-go"
 )
@@ -78,7 +79,7 @@ func (w *world) wantSentence(err error, parts ...string) {
 func TestDialWrongPin(t *testing.T) {
 	var failed failures
 	simulate(t, func(c *ListenConfig) { c.Failed = failed.add }, func(w *world) {
-		other := certificate(t)
+		other := transporttest.Certificate(t)
 		pin := PinOf(other.Leaf)
 		w.relay.Pin = pin
 		err := w.dialError()
@@ -233,7 +234,7 @@ func TestSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pc.Close()
-	cert := certificate(t)
+	cert := transporttest.Certificate(t)
 	cfg := ListenConfig{Sockets: []Socket{{Conn: pc}}, Certificate: cert, ResetKey: [32]byte{1}}
 	ln, err := Listen(cfg)
 	if err != nil {

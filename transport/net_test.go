@@ -2,20 +2,16 @@ package transport
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/quic-go/quic-go/testutils/simnet"
 	"go.uber.org/goleak"
@@ -60,7 +56,7 @@ type world struct {
 // a simulated network. set may change how the relay listens.
 func simulate(t *testing.T, set func(*ListenConfig), f func(*world)) {
 	t.Helper()
-	cert := certificate(t)
+	cert := transporttest.Certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, net: &network{}}
 		sim := &simnet.Simnet{Router: w.net}
@@ -135,24 +131,6 @@ func open(t *testing.T, from, to Session) (a, b Stream) {
 		t.Fatal(err)
 	}
 	return a, b
-}
-
-func certificate(t testing.TB) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
 // resetCode returns the code of a *wire.ResetError and fails on other errors.

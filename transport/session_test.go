@@ -11,12 +11,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 func TestClientKey(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		cert := certificate(t)
+		cert := transporttest.Certificate(t)
 		agent, relay := w.dial(&cert)
 		if !bytes.Equal(relay.ClientKey(), cert.Leaf.RawSubjectPublicKeyInfo) {
 			t.Errorf("the agent's key is %x", relay.ClientKey())
@@ -187,7 +188,7 @@ func TestStop(t *testing.T) {
 		// With room for one session the others wait in the accept goroutine and
 		// in quic-go's queue.
 		w.ln.sessions = make(chan Session, 1)
-		cert := certificate(t)
+		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		var waiting []Session // that nobody has accepted
 		for range 5 {

@@ -11,13 +11,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/quic-go/quic-go"
 )
 
 func TestEchoAndHalfClose(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		cert := certificate(t)
+		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		for _, ends := range [][2]Session{{endpoint, relay}, {relay, endpoint}} {
 			a, b := open(t, ends[0], ends[1])
@@ -94,7 +95,7 @@ func TestStopRead(t *testing.T) {
 
 func TestReset(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		cert := certificate(t)
+		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		for _, code := range []wire.Code{wire.CodeNone, wire.CodeRouteUnknown, wire.CodeTampered, 0xffff} {
 			a, b := open(t, relay, endpoint)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/udp"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -79,7 +80,7 @@ type route struct {
 func relayRoute(b *testing.B) route {
 	p := serve(b, "measured", "--admit", "open", "--log-level", "error")
 	d := newDialer(b)
-	a, name := register(b, d, p.relay(b), newCertificate(b))
+	a, name := register(b, d, p.relay(b), transporttest.Certificate(b))
 	device := attach(b, newDialer(b), p.relay(b), name)
 	return route{p, func() (away, home transport.Stream) {
 		away, err := device.Open(b.Context())
@@ -213,7 +214,7 @@ func idleAgents(b *testing.B, setting string) {
 		before, empty := p.usage(b, true), p.resident(b)
 		d := newDialer(b)
 		for range agents {
-			register(b, d, p.relay(b), newCertificate(b))
+			register(b, d, p.relay(b), transporttest.Certificate(b))
 		}
 		time.Sleep(giveBackEvery) // the handshakes' garbage is not an idle agent's
 		var samples []int64

@@ -8,6 +8,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/quic-go/quic-go"
 )
@@ -28,7 +29,7 @@ func TestFrozenReaders(t *testing.T) {
 	var homes []*hop.Registration
 	var routes []wire.Route
 	for range agents {
-		a, route := register(t, d, p.relay(t), newCertificate(t))
+		a, route := register(t, d, p.relay(t), transporttest.Certificate(t))
 		homes, routes = append(homes, a), append(routes, route)
 	}
 	for i := range devices {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -28,7 +29,7 @@ func TestServe(t *testing.T) {
 			if !p.relay(t).Pinned() || !strings.HasPrefix(p.address, "127.0.0.1:") {
 				t.Errorf("the relay's line is %q, want HOST:PORT#PIN", p.address)
 			}
-			a, route := register(t, newDialer(t), p.relay(t), newCertificate(t))
+			a, route := register(t, newDialer(t), p.relay(t), transporttest.Certificate(t))
 			ctx := t.Context()
 			device, err := attach(t, newDialer(t), p.relay(t), route).Open(ctx)
 			if err != nil {
@@ -92,7 +93,7 @@ func TestRestart(t *testing.T) {
 }
 
 func TestAdmission(t *testing.T) {
-	known, unknown := newCertificate(t), newCertificate(t)
+	known, unknown := transporttest.Certificate(t), transporttest.Certificate(t)
 	route := wire.RouteOf(known.Leaf.RawSubjectPublicKeyInfo)
 	p := serve(t, "serve", "--allow", route.String()+","+wire.Route{1}.String())
 	register(t, newDialer(t), p.relay(t), known)
@@ -213,7 +214,7 @@ func TestEnvironment(t *testing.T) {
 	cmd.Env = append(cmd.Env, "BLINDRELAY_LISTEN=127.0.0.1:0", "BLINDRELAY_OPS=", "BLINDRELAY_STATE="+state,
 		"BLINDRELAY_ADMIT=open", "BLINDRELAY_LOG_FORMAT=json", "BLINDRELAY_BUFFER_MEMORY=64M")
 	p := start(t, cmd)
-	register(t, newDialer(t), p.relay(t), newCertificate(t))
+	register(t, newDialer(t), p.relay(t), transporttest.Certificate(t))
 	p.stop(t, syscall.SIGTERM)
 	if said := p.stderr.String(); !strings.HasPrefix(said, "{") || !strings.Contains(said, `"buffer_memory":67108864`) {
 		t.Errorf("the log says\n%s", said)

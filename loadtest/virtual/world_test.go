@@ -6,9 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"log/slog"
-	"math/big"
 	"net"
 	"testing"
 	"time"
@@ -17,6 +15,7 @@ import (
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/relay"
 	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/quic-go/quic-go/testutils/simnet"
 )
@@ -61,29 +60,10 @@ func newWorld(t *testing.T, device, home time.Duration) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { w.net.Close() })
-	w.cert = relayCert(t)
+	w.cert = transporttest.Certificate(t)
 	pin := transport.PinOf(w.cert.Leaf)
 	w.at = wire.Relay{Addr: relayAddr.String(), Pin: pin}
 	return w
-}
-
-func relayCert(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Unix(0, 0), NotAfter: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC),
-	}, &x509.Certificate{SerialNumber: big.NewInt(1)}, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
 // startRelay runs a relay on the relay's socket until stop is called, which

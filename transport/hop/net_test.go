@@ -3,14 +3,8 @@ package hop
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"strings"
@@ -20,6 +14,7 @@ import (
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/quic-go/quic-go/testutils/simnet"
 	"go.uber.org/goleak"
@@ -55,7 +50,7 @@ type script struct {
 // goroutine behind once the network is gone.
 func play(t *testing.T, f func(*script)) {
 	t.Helper()
-	cert := certificate(t)
+	cert := transporttest.Certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		s := &script{t: t, net: &network{}}
 		sim := &simnet.Simnet{Router: s.net}
@@ -87,24 +82,6 @@ func play(t *testing.T, f func(*script)) {
 		}
 		f(s)
 	})
-}
-
-func certificate(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2199, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
 // accept is the relay taking the next stream.
