@@ -16,7 +16,7 @@ import (
 
 type openCmd struct {
 	Server string `arg:"" optional:"" name:"invite|server" help:"An invite from home, or the name of a server this device is paired with; nothing if there is only one. An invite that is typed here is in the list of processes for a moment, and in the shell's history; with '-' it is read from stdin, and $$BLINDLINK_INVITE may hold it too. It works once."`
-	Listen string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any."`
+	Listen string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any. Default ${default}."`
 	State  string `placeholder:"DIR" help:"Directory with the key and the servers, closed to other users. Default: ~/.local/state/blindlink/open."`
 }
 
