@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -165,5 +166,17 @@ func TestHeaderIsCheckedFirst(t *testing.T) {
 		if n != want || (err == nil) != (want != 0) {
 			t.Errorf("header %016x: %d, %v", header, n, err)
 		}
+	}
+}
+
+// TestWelcomeLongestRelay has relays of the greatest length that one byte says.
+func TestWelcomeLongestRelay(t *testing.T) {
+	w := Welcome{MaxStreams: 1, Idle: defaultIdle}
+	for range MaxRelays {
+		w.Relays = append(w.Relays, strings.Repeat("r", MaxRelayText))
+	}
+	got, err := parseWelcome(w.payload())
+	if err != nil || !slices.Equal(got.Relays, w.Relays) {
+		t.Errorf("%d relays came back, %v", len(got.Relays), err)
 	}
 }

@@ -105,8 +105,9 @@ func parseWelcome(p []byte) (Welcome, error) {
 		if len(p) < 1 || len(p) < 1+int(p[0]) {
 			return Welcome{}, fmt.Errorf("%w: WELCOME is cut", ErrFrame)
 		}
-		w.Relays = append(w.Relays, string(p[1:1+p[0]]))
-		p = p[1+p[0]:]
+		end := 1 + int(p[0])
+		w.Relays = append(w.Relays, string(p[1:end]))
+		p = p[end:]
 	}
 	return w, w.check()
 }
