@@ -70,7 +70,7 @@ func (a acceptor) accept(ctx context.Context, l net.Listener) (net.Conn, error) 
 		if !said {
 			a.log.Warn("no connection can be accepted now, trying again", "error", err)
 		}
-		if !pause(ctx, retry.next()) {
+		if !pause(ctx, retry.next(), nil) {
 			return nil, ctx.Err()
 		}
 	}

@@ -22,18 +22,14 @@ func (b *backoff) next() time.Duration {
 
 func (b *backoff) reset() { b.bound = 0 }
 
-// pause waits for d, or until ctx ends or one of the channels is closed. It
+// pause waits for d, or until ctx ends or wake, which may be nil, is closed. It
 // reports whether ctx is still good.
-func pause(ctx context.Context, d time.Duration, wake ...<-chan struct{}) bool {
+func pause(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
-	var early <-chan struct{}
-	if len(wake) > 0 {
-		early = wake[0]
-	}
 	select {
 	case <-t.C:
-	case <-early:
+	case <-wake:
 	case <-ctx.Done():
 	}
 	return ctx.Err() == nil

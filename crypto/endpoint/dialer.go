@@ -228,7 +228,7 @@ func (d *Dialer) keep() {
 			said = text
 			d.log.Warn("not connected", "server", d.server.Name, "error", err, "next_try", wait.Round(time.Millisecond))
 		}
-		pause(d.ctx, wait)
+		pause(d.ctx, wait, nil)
 	}
 	d.set(stateOff, nil, net.ErrClosed)
 }

@@ -67,7 +67,7 @@ func (s *splice) run(ctx context.Context) error {
 	}
 	if unread {
 		// To close now would abort the end that was just sent.
-		pause(ctx, lingerTime)
+		pause(ctx, lingerTime, nil)
 	}
 	return errors.Join(s.sealed.Close(), s.plain.Close())
 }
