@@ -2,7 +2,9 @@ package transport
 
 import (
 	"crypto/rand"
+	"errors"
 	"net"
+	"syscall"
 )
 
 // A relay that has restarted answers a packet of a connection that it does not
@@ -30,7 +32,19 @@ func bait(p []byte) (b [baitLen]byte, ok bool) {
 	return b, true
 }
 
-// baited makes pc send baits.
+// lost reports whether the datagram p, which the system refused to send, is to
+// be taken for one that was lost on its way. quic-go ends a connection at any
+// refusal; but between two networks a machine has no route for a while, and a
+// connection is to live through that. While it is being made (long header, RFC
+// 8999, section 5) a refusal is an answer. quic-go needs to know of datagrams
+// that are too long, and of trains that the system cannot split (EIO).
+func lost(p []byte, err error) bool {
+	const tooLongOnWindows = syscall.Errno(10040) // WSAEMSGSIZE
+	return len(p) > 0 && p[0]&0x80 == 0 &&
+		!errors.Is(err, syscall.EMSGSIZE) && !errors.Is(err, tooLongOnWindows) && !errors.Is(err, syscall.EIO)
+}
+
+// baited makes pc send baits, and outlive refusals to send.
 func baited(pc net.PacketConn) net.PacketConn {
 	if udp, ok := pc.(*net.UDPConn); ok {
 		return udpBait{udp}
@@ -43,10 +57,18 @@ type udpBait struct{ *net.UDPConn }
 
 func (c udpBait) WriteMsgUDP(p, oob []byte, addr *net.UDPAddr) (n, oobn int, err error) {
 	n, oobn, err = c.UDPConn.WriteMsgUDP(p, oob, addr)
+	if err != nil && lost(p, err) {
+		return len(p), len(oob), nil
+	}
 	if b, ok := bait(p); ok && err == nil {
 		c.UDPConn.WriteMsgUDP(b[:], oob, addr)
 	}
 	return n, oobn, err
+}
+
+// WriteTo is what quic-go calls on systems without WriteMsgUDP's extras.
+func (c udpBait) WriteTo(p []byte, addr net.Addr) (int, error) {
+	return packetBait{c.UDPConn}.WriteTo(p, addr)
 }
 
 // packetBait is for connections other than UDP sockets.
@@ -54,6 +76,9 @@ type packetBait struct{ net.PacketConn }
 
 func (c packetBait) WriteTo(p []byte, addr net.Addr) (int, error) {
 	n, err := c.PacketConn.WriteTo(p, addr)
+	if err != nil && lost(p, err) {
+		return len(p), nil
+	}
 	if b, ok := bait(p); ok && err == nil {
 		c.PacketConn.WriteTo(b[:], addr)
 	}

@@ -51,7 +51,7 @@ func (f *failures) expect(t *testing.T, want ...wire.Code) {
 func (w *world) dialError() error {
 	w.t.Helper()
 	start := time.Now()
-	_, err := w.dialer.Dial(context.Background(), w.relay, nil)
+	_, err := w.connect(context.Background(), nil)
 	if err == nil {
 		w.t.Fatal("Dial succeeds")
 	}
@@ -100,18 +100,18 @@ func TestDialUntrusted(t *testing.T) {
 
 func TestDialSilent(t *testing.T) {
 	simulate(t, nil, func(w *world) {
-		w.net.cut.Store(true)
+		w.cut(true)
 		w.wantSentence(w.dialError(), "does not answer", "UDP", "firewall")
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_, err := w.dialer.Dial(ctx, w.relay, nil)
+		_, err := w.connect(ctx, nil)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		w.wantSentence(err, "does not answer")
 		ctx, cancel = context.WithCancel(context.Background())
 		time.AfterFunc(time.Second, cancel)
-		if _, err := w.dialer.Dial(ctx, w.relay, nil); !errors.Is(err, context.Canceled) {
+		if _, err := w.connect(ctx, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -136,9 +136,9 @@ func TestDialRefused(t *testing.T) {
 	simulate(t, nil, func(w *world) {
 		go func() { // the relay has half a handshake when it stops
 			time.Sleep(oneWay / 2)
-			w.net.cut.Store(true)
+			w.cut(true)
 			time.Sleep(oneWay)
-			w.net.cut.Store(false)
+			w.cut(false)
 			w.ln.Stop()
 		}()
 		w.wantSentence(w.dialError(), "refuses connections")
@@ -152,8 +152,10 @@ func TestDialBadAddress(t *testing.T) {
 	}
 	defer d.Close()
 	for _, addr := range []string{"", "127.0.0.1", "127.0.0.1:nonsense"} {
-		if _, err := d.Dial(context.Background(), wire.Relay{Addr: addr}, nil); err == nil {
-			t.Errorf("%q is dialed", addr)
+		for _, dial := range []func(context.Context, wire.Relay, *tls.Certificate) (Session, error){d.Dial, d.DialQUIC, d.DialTCP} {
+			if _, err := dial(context.Background(), wire.Relay{Addr: addr}, nil); err == nil {
+				t.Errorf("%q is dialed", addr)
+			}
 		}
 	}
 }
@@ -174,7 +176,7 @@ func TestFailed(t *testing.T) {
 
 		go func() { // the client goes silent in the middle of the handshake
 			time.Sleep(oneWay / 2)
-			w.net.cut.Store(true)
+			w.cut(true)
 		}()
 		w.dialError()
 		failed.expect(t, wire.CodeVersion, wire.CodeSilent)
@@ -200,11 +202,11 @@ func TestRetry(t *testing.T) {
 			})
 		}
 		time.Sleep(oneWay / 2)
-		w.net.cut.Store(true)
+		w.cut(true)
 		time.Sleep(oneWay)
 		cancel()
 		dials.Wait()
-		w.net.cut.Store(false)
+		w.cut(false)
 		if n := w.ln.attempts.Load(); n != calmHandshakes {
 			t.Errorf("%d handshakes are under way, want %d", n, calmHandshakes)
 		}
@@ -251,7 +253,7 @@ func TestSocket(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	endpoint, err := d.Dial(ctx, relay, nil)
+	endpoint, err := d.DialQUIC(ctx, relay, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

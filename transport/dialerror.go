@@ -11,8 +11,10 @@ import (
 	"github.com/quic-go/quic-go"
 )
 
-// resolve looks up host:port. It prefers what the resolver lists first.
-func resolve(ctx context.Context, hostport string) (*net.UDPAddr, error) {
+// resolve looks up the relay's host, unless that has been done. It prefers what
+// the resolver lists first.
+func resolve(ctx context.Context, relay wire.Relay) (*net.UDPAddr, error) {
+	hostport := relay.Addr
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return nil, err
@@ -20,6 +22,9 @@ func resolve(ctx context.Context, hostport string) (*net.UDPAddr, error) {
 	n, err := net.DefaultResolver.LookupPort(ctx, "udp", port)
 	if err != nil {
 		return nil, fmt.Errorf("relay %s: %w", hostport, err)
+	}
+	if relay.IP.IsValid() {
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(relay.IP, uint16(n))), nil
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(ip, uint16(n))), nil

@@ -138,7 +138,7 @@ func (l *Listener) accept(ln *quic.Listener) {
 		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok && a.accepted() {
 			l.attempts.Add(-1)
 		}
-		s := quicSession{conn: conn, accepted: true}
+		s := quicSession{conn: conn, heard: newHeard(conn, KeepAlive)}
 		select {
 		case <-l.done:
 			l.refuse(s)

@@ -16,7 +16,8 @@ import (
 )
 
 func TestClientKey(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		cert := transporttest.Certificate(t)
 		agent, relay := w.dial(&cert)
 		if !bytes.Equal(relay.ClientKey(), cert.Leaf.RawSubjectPublicKeyInfo) {
@@ -36,7 +37,8 @@ func TestClientKey(t *testing.T) {
 }
 
 func TestRTT(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, relay := w.dial(nil)
 		time.Sleep(10 * time.Second)
 		for _, s := range []Session{endpoint, relay} {
@@ -58,7 +60,8 @@ func TestSessionClose(t *testing.T) {
 		{wire.CodeOff, long, long[:wire.MaxGoodbyeText]},
 		{wire.CodeOff, "x" + long, "x" + long[:wire.MaxGoodbyeText-2]},
 	} {
-		simulate(t, nil, func(w *world) {
+		carriers(t, func(w *world) {
+			t := w.t
 			endpoint, relay := w.dial(nil)
 			a, b := open(t, endpoint, relay)
 			if endpoint.Err() != nil || relay.Err() != nil {
@@ -98,9 +101,10 @@ func TestSessionClose(t *testing.T) {
 // restart replaces the relay by one that knows nothing but its keys.
 func (w *world) restart(after time.Duration) {
 	w.ln.Close()
-	w.net.cut.Store(true)
+	w.tcpLn.Close()
+	w.cut(true)
 	time.Sleep(after)
-	w.net.cut.Store(false)
+	w.cut(false)
 	w.listen()
 }
 
@@ -111,7 +115,8 @@ func TestRestartIsNoticed(t *testing.T) {
 	for _, idle := range []time.Duration{0, time.Second, 1990 * time.Millisecond, 7500 * time.Millisecond} {
 		for _, down := range []time.Duration{0, 500 * time.Millisecond, 1500 * time.Millisecond} {
 			t.Run(fmt.Sprintf("idle %v, down %v", idle, down), func(t *testing.T) {
-				simulate(t, nil, func(w *world) {
+				carriers(t, func(w *world) {
+					t := w.t
 					endpoint, relay := w.dial(nil)
 					a, b := open(t, endpoint, relay)
 					if idle == 0 { // both sides send all the time
@@ -145,11 +150,12 @@ func TestRestartIsNoticed(t *testing.T) {
 // TestSilence cuts the network: both sides give up, and no error looks as if
 // this side had closed.
 func TestSilence(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, relay := w.dial(nil)
 		a, b := open(t, endpoint, relay)
 		time.Sleep(time.Minute) // keep-alives hold the session
-		w.net.cut.Store(true)
+		w.cut(true)
 		start := time.Now()
 		for _, c := range []struct {
 			s   Session
@@ -173,7 +179,8 @@ func TestSilence(t *testing.T) {
 
 // TestDialerClose ends a session whose dialer goes away.
 func TestDialerClose(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, _ := w.dial(nil)
 		w.dialer.Close()
 		<-endpoint.Done()
@@ -184,25 +191,27 @@ func TestDialerClose(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		// With room for one session the others wait in the accept goroutine and
 		// in quic-go's queue.
 		w.ln.sessions = make(chan Session, 1)
+		w.tcpLn.accepted = make(chan Session, 1)
 		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		var waiting []Session // that nobody has accepted
 		for range 5 {
-			s, err := w.dialer.Dial(context.Background(), w.relay, nil)
+			s, err := w.connect(context.Background(), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			waiting = append(waiting, s)
 		}
 		time.Sleep(time.Second) // the last handshake ends at the relay, too
-		if err := w.ln.Stop(); err != nil {
+		if err := w.stop(); err != nil {
 			t.Errorf("Stop: %v", err)
 		}
-		if _, err := w.ln.Accept(context.Background()); err != net.ErrClosed {
+		if _, err := w.accept(context.Background()); err != net.ErrClosed {
 			t.Errorf("Accept: %v", err)
 		}
 		for _, s := range waiting {
@@ -222,7 +231,7 @@ func TestStop(t *testing.T) {
 		open(t, relay, endpoint)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if _, err := w.dialer.Dial(ctx, w.relay, nil); err == nil {
+		if _, err := w.connect(ctx, nil); err == nil {
 			t.Error("a stopped listener takes sessions")
 		}
 	})
@@ -232,7 +241,8 @@ func TestStop(t *testing.T) {
 // closed, and none is left to itself.
 func TestStopRace(t *testing.T) {
 	for round := range 10 {
-		simulate(t, nil, func(w *world) {
+		carriers(t, func(w *world) {
+			t := w.t
 			const n = 20
 			dialed := make(chan Session, n)
 			for i := range n {
@@ -240,7 +250,7 @@ func TestStopRace(t *testing.T) {
 					if round%2 == 0 { // all at once in the other rounds
 						time.Sleep(time.Duration(i) * time.Millisecond)
 					}
-					s, err := w.dialer.Dial(context.Background(), w.relay, nil)
+					s, err := w.connect(context.Background(), nil)
 					if err != nil {
 						s = nil
 					}
@@ -251,7 +261,7 @@ func TestStopRace(t *testing.T) {
 			go func() {
 				count := 0
 				for {
-					if _, err := w.ln.Accept(context.Background()); err != nil {
+					if _, err := w.accept(context.Background()); err != nil {
 						break
 					}
 					count++
@@ -264,7 +274,7 @@ func TestStopRace(t *testing.T) {
 			} else {
 				time.Sleep(3 * oneWay) // the relay learns just now that the handshakes are over
 			}
-			w.ln.Stop()
+			w.stop()
 			want := <-accepted
 			time.Sleep(time.Minute)
 			alive := 0

@@ -17,7 +17,8 @@ import (
 )
 
 func TestEchoAndHalfClose(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		for _, ends := range [][2]Session{{endpoint, relay}, {relay, endpoint}} {
@@ -56,7 +57,8 @@ func TestEchoAndHalfClose(t *testing.T) {
 // TestDeviceTakesNoStreams: a device accepts none, so a relay must not be able
 // to fill the windows of streams that nobody reads.
 func TestDeviceTakesNoStreams(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		_, relay := w.dial(nil)
 		if _, err := relay.TryOpenStream(); err != ErrNoStream {
 			t.Errorf("the relay opens a stream to a device: %v", err)
@@ -65,7 +67,8 @@ func TestDeviceTakesNoStreams(t *testing.T) {
 }
 
 func TestStopRead(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, relay := w.dial(nil)
 		a, b := open(t, endpoint, relay)
 		reading := make(chan error)
@@ -94,7 +97,8 @@ func TestStopRead(t *testing.T) {
 }
 
 func TestReset(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		for _, code := range []wire.Code{wire.CodeNone, wire.CodeRouteUnknown, wire.CodeTampered, 0xffff} {
@@ -148,7 +152,8 @@ func TestOnStop(t *testing.T) {
 		{"Reset here", func(_ Session, here, _ Stream, _ func() bool) { here.Reset(wire.CodeOff) }, nil},
 		{"stop", func(_ Session, _, there Stream, stop func() bool) { stop(); there.StopRead() }, nil},
 	} {
-		simulate(t, nil, func(w *world) {
+		carriers(t, func(w *world) {
+			t := w.t
 			endpoint, relay := w.dial(nil)
 			there, here := open(t, endpoint, relay)
 			var calls []error // written by one goroutine at a time
@@ -181,7 +186,8 @@ func TestForeignCode(t *testing.T) {
 }
 
 func TestDeadlines(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, relay := w.dial(nil)
 		a, _ := open(t, endpoint, relay)
 		start := time.Now()
@@ -201,14 +207,15 @@ func TestDeadlines(t *testing.T) {
 		if _, err := endpoint.AcceptStream(ctx); err != context.DeadlineExceeded {
 			t.Errorf("AcceptStream: %v", err)
 		}
-		if _, err := w.ln.Accept(ctx); err != context.DeadlineExceeded {
+		if _, err := w.accept(ctx); err != context.DeadlineExceeded {
 			t.Errorf("Accept: %v", err)
 		}
 	})
 }
 
 func TestStreamLimit(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, relay := w.dial(nil)
 		time.Sleep(time.Second)
 		var first Stream
@@ -246,7 +253,8 @@ func TestStreamLimit(t *testing.T) {
 // TestStalledStreams fills two streams that nobody reads and moves four
 // windows' worth over a third.
 func TestStalledStreams(t *testing.T) {
-	simulate(t, nil, func(w *world) {
+	carriers(t, func(w *world) {
+		t := w.t
 		endpoint, relay := w.dial(nil)
 		window := int(RelayWindows().Stream)
 		for range 2 {

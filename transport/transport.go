@@ -1,7 +1,8 @@
 // Package transport carries streams between an endpoint and a relay. A
 // [Session] is one connection; each [Stream] of it is an ordered, reliable,
-// flow-controlled pair of halves. QUIC (RFC 9000) is the carrier in quic.go;
-// who holds a Session does not see which carrier it is.
+// flow-controlled pair of halves. QUIC (RFC 9000) is the carrier in quic.go, TLS
+// on TCP the one in tcp.go, for networks that block UDP; who holds a Session
+// need not know which carrier it is.
 //
 //	d, err := transport.NewDialer(nil)
 //	s, err := d.Dial(ctx, relay, nil)
@@ -74,9 +75,35 @@ type Session interface {
 	RemoteAddr() net.Addr
 	// RTT is the smoothed round trip time; 0 before the first measurement.
 	RTT() time.Duration
-	// Packets counts the datagrams of the session so far, each way.
+	// Protocol is what carries the session: "QUIC" or "TCP".
+	Protocol() string
+	// Packets counts the datagrams of the session so far, or the TCP segments
+	// where the kernel tells, each way.
 	Packets() (sent, received uint64)
+	// Silent is how long nothing was heard of the other end, as long as that
+	// is more than keep-alives explain: a keep-alive and Patience with its
+	// answer. Otherwise, and at the first call, which starts to watch, it is 0.
+	// It may be late by half a keep-alive, by less if it is asked for more
+	// often. It is a suspicion, not an end: a gap of 1.5 s raises it, too, and
+	// because an end that hears nothing sends ever more seldom, such a gap can
+	// become a silence of 5 s; a Check then sends at once.
+	Silent() time.Duration
+	// Check makes the other end say something and returns nil once it has. The
+	// context says for how long it may take; see Patience. It fails with the
+	// session's error if that ends, and with errors.ErrUnsupported at a relay.
+	Check(context.Context) error
+	// Migrate moves the session to a socket of its own, and so to the network
+	// that the system prefers now, without a pause and only if the other end
+	// can be reached from there; an error leaves the session where it was.
+	// errors.ErrUnsupported says that it cannot move, or not any more: open
+	// another session then.
+	Migrate(context.Context) error
 }
+
+// Patience is how long an answer from the other end may take after which its
+// absence is a reason to look for another way: three round trips, and at least
+// half a second.
+func Patience(rtt time.Duration) time.Duration { return max(3*rtt, 500*time.Millisecond) }
 
 // LostError says that a connection ended without a word from the other end.
 // It is final and wraps nothing: errors.Is finds no net.ErrClosed in it, which

@@ -11,18 +11,23 @@ import (
 )
 
 // Registration is an agent's session on which its route is reachable.
-type Registration struct{ *control }
+type Registration struct {
+	*control
+	instance wire.Instance
+}
 
 // Register makes the route of the session's client key reachable for the
-// tokens, at most wire.MaxTokens, and waits for the relay's word. The session
-// belongs to the registration from then on, also if Register fails. A refusal
-// is a *wire.ClosedError.
-func Register(ctx context.Context, sess transport.Session, tokens []wire.TokenHash) (*Registration, error) {
-	if err := checkTokens(tokens); err != nil {
+// tokens, at most wire.MaxTokens, and waits for the relay's word. Other
+// sessions of the same instance have the new tokens from then on, too; those of
+// another instance are closed with wire.CodeReplaced. The session belongs to
+// the registration from then on, also if Register fails. A refusal is a
+// *wire.ClosedError.
+func Register(ctx context.Context, sess transport.Session, reg wire.Register) (*Registration, error) {
+	if err := checkTokens(reg.Tokens); err != nil {
 		sess.Close(wire.CodeNone, "")
 		return nil, err
 	}
-	c, err := begin(ctx, sess, wire.Register{Tokens: tokens}.Append(nil))
+	c, err := begin(ctx, sess, reg.Append(nil))
 	if err != nil {
 		return nil, fmt.Errorf("register: %w", err)
 	}
@@ -36,7 +41,7 @@ func Register(ctx context.Context, sess transport.Session, tokens []wire.TokenHa
 		return nil, fmt.Errorf("register: %w", c.fail(ctx, err))
 	}
 	c.watch(func() error { return nil })
-	return &Registration{c}, nil
+	return &Registration{control: c, instance: reg.Instance}, nil
 }
 
 func checkTokens(tokens []wire.TokenHash) error {
@@ -55,10 +60,12 @@ func readRegistered(st transport.Stream) error {
 	return err
 }
 
-// Update replaces the tokens, at most wire.MaxTokens, and waits until the relay
-// has them: from then on it lets no stream of another token in. Streams that
-// are open go on. A relay that does not answer as it should loses the session.
-// If ctx ends first, which tokens the relay has is open.
+// Update replaces the tokens of all the instance's sessions with the relay, at
+// most wire.MaxTokens, and waits until the relay has them: from then on it lets
+// no stream of another token in. Streams that are open go on. A relay that does
+// not answer as it should loses the session. If ctx ends first, which tokens
+// the relay has is open. Of several calls to Update and Register for one
+// instance at a time, the relay takes the last word that reaches it.
 func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) error {
 	if err := checkTokens(tokens); err != nil {
 		return err
@@ -71,7 +78,7 @@ func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) erro
 	}
 	defer st.Reset(wire.CodeNone) // frees the stream; the relay is done with it by then
 	err = within(ctx, st, func() error {
-		if _, err := st.Write(wire.Register{Tokens: tokens}.Append(nil)); err != nil {
+		if _, err := st.Write(wire.Register{Instance: r.instance, Tokens: tokens}.Append(nil)); err != nil {
 			return err
 		}
 		// The relay may have read the frame, and stopped reading, before this.

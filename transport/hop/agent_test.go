@@ -22,7 +22,7 @@ func (s *script) registered() (*Registration, transport.Stream) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		r, err := Register(s.t.Context(), s.endpoint, tokens)
+		r, err := Register(s.t.Context(), s.endpoint, registration)
 		done <- result{r, err}
 	}()
 	control := s.accept()
@@ -44,7 +44,7 @@ func TestRegister(t *testing.T) {
 			t.Errorf("registered after %v, want one round trip", d)
 		}
 		time.Sleep(time.Hour)
-		if r.Err() != nil || r.RetryAfter() != 0 {
+		if r.Err() != nil || r.RetryAfter() != 0 || r.Draining() {
 			t.Errorf("an hour later: %v", r.Err())
 		}
 		select {
@@ -81,7 +81,7 @@ func TestRegisterLies(t *testing.T) {
 						}
 					}()
 					start := time.Now()
-					_, err := Register(s.t.Context(), s.endpoint, tokens)
+					_, err := Register(s.t.Context(), s.endpoint, registration)
 					if got := s.closed(err); got.Code != lie.code || got.Remote {
 						t.Errorf("got %v, want %v", &got, lie.code)
 					}
@@ -100,7 +100,7 @@ func TestRegisterWrongVersion(t *testing.T) {
 		go func() {
 			s.write(s.accept(), wire.Welcome{Version: wire.MaxVersion + 1}.Append(nil), registered)
 		}()
-		_, err := Register(s.t.Context(), s.endpoint, tokens)
+		_, err := Register(s.t.Context(), s.endpoint, registration)
 		if got := s.closed(err); got.Code != wire.CodeProtocol {
 			t.Errorf("got %v", &got)
 		}
@@ -112,7 +112,7 @@ func TestRegisterTrickle(t *testing.T) {
 	play(t, func(s *script) {
 		go func() { trickle(s.accept()) }()
 		start := time.Now()
-		_, err := Register(s.t.Context(), s.endpoint, tokens)
+		_, err := Register(s.t.Context(), s.endpoint, registration)
 		if got := s.closed(err); got.Code != wire.CodeTimeout || time.Since(start) != Patience {
 			t.Errorf("after %v: %v", time.Since(start), &got)
 		}
@@ -127,7 +127,7 @@ func TestRegisterRefused(t *testing.T) {
 			s.write(control, welcome)
 			s.relay.Close(wire.CodeNotAdmitted, "not you")
 		}()
-		_, err := Register(s.t.Context(), s.endpoint, tokens)
+		_, err := Register(s.t.Context(), s.endpoint, registration)
 		want := wire.ClosedError{Code: wire.CodeNotAdmitted, Text: "not you", Remote: true}
 		if got := s.closed(err); got != want {
 			t.Errorf("got %v", &got)
@@ -142,7 +142,7 @@ func TestRegisterLost(t *testing.T) {
 		s.net.cut.Store(true)
 		for range 2 { // the second time on a session that is over
 			start := time.Now()
-			_, err := Register(s.t.Context(), s.endpoint, tokens)
+			_, err := Register(s.t.Context(), s.endpoint, registration)
 			_, lost := errors.AsType[*transport.LostError](err)
 			closed, ok := errors.AsType[*wire.ClosedError](err)
 			if !lost && !(ok && closed.Code == wire.CodeTimeout) || time.Since(start) > Patience {
@@ -163,7 +163,7 @@ func TestRegisterCancelled(t *testing.T) {
 				time.AfterFunc(after, cancel)
 			}
 			defer cancel()
-			_, err := Register(ctx, s.endpoint, tokens)
+			_, err := Register(ctx, s.endpoint, registration)
 			if !errors.Is(err, context.Canceled) || time.Since(start) != after {
 				t.Errorf("cancelled after %v: %v after %v", after, err, time.Since(start))
 			}
@@ -173,7 +173,7 @@ func TestRegisterCancelled(t *testing.T) {
 	play(t, func(s *script) {
 		ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)
 		defer cancel()
-		if _, err := Register(ctx, s.endpoint, tokens); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := Register(ctx, s.endpoint, registration); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -182,7 +182,7 @@ func TestRegisterCancelled(t *testing.T) {
 func TestTooManyTokens(t *testing.T) {
 	many := make([]wire.TokenHash, wire.MaxTokens+1)
 	play(t, func(s *script) {
-		if _, err := Register(s.t.Context(), s.endpoint, many); err == nil {
+		if _, err := Register(s.t.Context(), s.endpoint, wire.Register{Tokens: many}); err == nil {
 			t.Error("Register takes them")
 		}
 		s.relaySees(wire.CodeNone)
@@ -207,7 +207,7 @@ func TestAllTokens(t *testing.T) {
 			s.read(control, hello, wire.Register{Tokens: make([]wire.TokenHash, wire.MaxTokens)}.Append(nil))
 			s.write(control, welcome, registered)
 		}()
-		r, err := Register(s.t.Context(), s.endpoint, make([]wire.TokenHash, wire.MaxTokens))
+		r, err := Register(s.t.Context(), s.endpoint, wire.Register{Tokens: make([]wire.TokenHash, wire.MaxTokens)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -248,6 +248,7 @@ func TestGoodbye(t *testing.T) {
 	for _, g := range []wire.Goodbye{
 		{Code: wire.CodeShutdown, RetryAfter: 700, Text: "back soon"},
 		{Code: wire.CodeShutdown},
+		{Code: wire.CodeDraining, RetryAfter: 9000, Text: "go to another"},
 		{Code: wire.CodeNone, RetryAfter: 1<<32 - 1},
 	} {
 		play(t, func(s *script) {
@@ -260,6 +261,9 @@ func TestGoodbye(t *testing.T) {
 			}
 			if got := r.RetryAfter(); got != time.Duration(g.RetryAfter)*time.Millisecond {
 				t.Errorf("RetryAfter is %v", got)
+			}
+			if got := r.Draining(); got != (g.Code == wire.CodeDraining) {
+				t.Errorf("Draining is %v after %v", got, g.Code)
 			}
 			// Streams go on until the relay closes.
 			select {
@@ -290,7 +294,7 @@ func TestUpdate(t *testing.T) {
 		for _, list := range [][]wire.TokenHash{nil, {{9}}} {
 			go func() {
 				st := s.accept()
-				s.read(st, wire.Register{Tokens: list}.Append(nil))
+				s.read(st, wire.Register{Instance: registration.Instance, Tokens: list}.Append(nil))
 				if n, err := st.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 					t.Errorf("behind REGISTER: %d, %v", n, err)
 				}

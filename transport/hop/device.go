@@ -12,7 +12,8 @@ import (
 // Attachment is a device's session with a relay, for one route.
 type Attachment struct {
 	*control
-	open []byte // the OPEN frame, the same for each stream
+	to   wire.Open
+	open []byte // the frame of to, the same for each stream
 }
 
 // Attach says HELLO and returns at once: whether the relay knows the route and
@@ -24,7 +25,7 @@ func Attach(ctx context.Context, sess transport.Session, to wire.Open) (*Attachm
 		return nil, fmt.Errorf("attach: %w", err)
 	}
 	c.watch(func() error { return within(context.Background(), c.st, c.readWelcome) })
-	return &Attachment{control: c, open: to.Append(nil)}, nil
+	return &Attachment{control: c, to: to, open: to.Append(nil)}, nil
 }
 
 // Open opens a stream to the agent. A refusal by the relay or the agent comes

@@ -3,7 +3,7 @@
 // accepts the streams that the relay brings, a device attaches to a route and
 // opens streams.
 //
-//	r, err := hop.Register(ctx, session, tokens)    // agent
+//	r, err := hop.Register(ctx, session, wire.Register{Instance: instance, Tokens: tokens})    // agent
 //	st, err := r.Accept(ctx)
 //	attachment, err := hop.ReadIncoming(st)
 //
@@ -121,7 +121,7 @@ func (c *control) watch(greet func() error) {
 		c.mu.Lock()
 		c.goodbye = &g
 		c.mu.Unlock()
-		// The relay closes the session soon; until then streams go on.
+		// Until the session is closed streams go on.
 	})
 }
 
@@ -163,9 +163,19 @@ func (c *control) Err() error {
 	return c.sess.Err()
 }
 
+// Draining reports whether the goodbye asks the endpoint to move: the relay is
+// being emptied and serves the session, with new streams, until the endpoint
+// closes it or the relay's time for that is up. After any other goodbye the
+// relay closes the session within a moment.
+func (c *control) Draining() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.goodbye != nil && c.goodbye.Code == wire.CodeDraining
+}
+
 // RetryAfter is how long the relay asked the endpoint to stay away in its
-// goodbye; 0 if it said nothing. It may be as long as 49 days: it is the
-// relay's wish and not to be trusted.
+// goodbye, or when Draining how long to stay; 0 if it said nothing. It may be
+// as long as 49 days: it is the relay's wish and not to be trusted.
 func (c *control) RetryAfter() time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

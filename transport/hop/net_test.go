@@ -143,13 +143,14 @@ func (s *script) relaySees(code wire.Code) {
 }
 
 var (
-	hello      = wire.Hello{MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion}.Append(nil)
-	welcome    = wire.Welcome{Version: wire.MaxVersion}.Append(nil)
-	tokens     = []wire.TokenHash{{1}, {2}}
-	register   = wire.Register{Tokens: tokens}.Append(nil)
-	registered = wire.Registered{Route: wire.Route{3}}.Append(nil)
-	optional   = []byte{0x80, 0, 1, 'x'}
-	target     = wire.Open{Route: wire.Route{3}, Token: wire.Token{4}}
+	hello        = wire.Hello{MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion}.Append(nil)
+	welcome      = wire.Welcome{Version: wire.MaxVersion}.Append(nil)
+	tokens       = []wire.TokenHash{{1}, {2}}
+	registration = wire.Register{Instance: wire.Instance{5}, Tokens: tokens}
+	register     = registration.Append(nil)
+	registered   = wire.Registered{Route: wire.Route{3}}.Append(nil)
+	optional     = []byte{0x80, 0, 1, 'x'}
+	target       = wire.Open{Route: wire.Route{3}, Token: wire.Token{4}}
 )
 
 // lies are answers that no relay may give where WELCOME or REGISTERED is due,

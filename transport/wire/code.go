@@ -22,7 +22,7 @@ const (
 	CodeSilent         Code = 0x05 // the endpoint did not say what the protocol expects within its deadline
 	CodeShutdown       Code = 0x06 // the relay is going away
 	CodeNotAdmitted    Code = 0x07 // the operator admits no agent with this route
-	CodeReplaced       Code = 0x08 // a newer connection with the same route key took over
+	CodeReplaced       Code = 0x08 // a newer instance of the agent with the same route key took over
 	CodeRouteUnknown   Code = 0x09 // no agent serves this route here
 	CodeTokenRefused   Code = 0x0a // the agent does not list this token
 	CodeMemory         Code = 0x0b // the relay's buffer memory is fully promised to other streams
@@ -30,6 +30,9 @@ const (
 	CodeAgentGone      Code = 0x0d // the agent's connection ended while the stream was open
 	CodeDeviceGone     Code = 0x0e // the device's connection ended while the stream was open
 	CodeTooManyTokens  Code = 0x0f // a registration lists more tokens than MaxTokens
+	CodeDraining       Code = 0x10 // the relay is being emptied: it takes no new connection and asks the others to leave
+	CodeTooManyConns   Code = 0x11 // the agent has MaxConnections connections to this relay already
+	CodeMeasureLimit   Code = 0x12 // the connection is measuring already, or has measured as much as it may
 )
 
 // Codes of the endpoints.
@@ -59,6 +62,9 @@ var codeNames = map[Code]string{
 	CodeAgentGone:      "agent_gone",
 	CodeDeviceGone:     "device_gone",
 	CodeTooManyTokens:  "too_many_tokens",
+	CodeDraining:       "draining",
+	CodeTooManyConns:   "too_many_conns",
+	CodeMeasureLimit:   "measure_limit",
 	CodeCancelled:      "cancelled",
 	CodeRefused:        "refused",
 	CodeTampered:       "tampered",
@@ -79,7 +85,7 @@ func (c Code) String() string {
 // exist at zero from the start.
 func Codes() []Code {
 	var all []Code
-	for c := CodeNone; c <= CodeTooManyTokens; c++ {
+	for c := CodeNone; c <= CodeMeasureLimit; c++ {
 		all = append(all, c)
 	}
 	for c := CodeCancelled; c <= CodeTimeout; c++ {

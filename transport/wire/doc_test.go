@@ -57,7 +57,8 @@ func number(t *testing.T, s string) int {
 
 // least is the shortest payload that each frame's parser takes.
 var least = map[FrameType]int{
-	FrameHello: 2, FrameWelcome: 1, FrameRegister: 2, FrameRegistered: 16, FrameOpen: 32, FrameIncoming: 8, FrameGoodbye: 6,
+	FrameHello: 2, FrameWelcome: 1, FrameRegister: 18, FrameRegistered: 16, FrameOpen: 32, FrameIncoming: 8, FrameGoodbye: 6,
+	FrameMeasure: 37, FrameMeasured: 8,
 }
 
 func TestDocFrames(t *testing.T) {
@@ -99,6 +100,9 @@ func TestDocLimits(t *testing.T) {
 		fmt.Sprintf("Types from 0x%02x on are **optional**", uint8(firstOptional)),
 		fmt.Sprintf("a sentence of at most %d bytes", MaxGoodbyeText),
 		fmt.Sprintf("version 1.0 is minor %d", MaxVersion),
+		fmt.Sprintf("at most %d stand beside each other", MaxConnections),
+		fmt.Sprintf("bytes is at most %d", MaxMeasure),
+		fmt.Sprintf("at most %d bytes in all", MaxMeasured),
 	} {
 		if !strings.Contains(doc, want) {
 			t.Errorf("PROTOCOL.md does not say %q", want)

@@ -38,11 +38,13 @@ type FrameType uint8
 const (
 	FrameHello      FrameType = 0x01 // endpoint to relay, first on the control stream: min version u8 | max version u8
 	FrameWelcome    FrameType = 0x02 // relay to endpoint, answers HELLO: version u8
-	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on each later stream: count u16 | count x SHA-256 of a token (32)
+	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on later streams: instance (16) | count u16 | count x SHA-256 of a token (32)
 	FrameRegistered FrameType = 0x04 // relay to agent, answers REGISTER: route (16)
 	FrameOpen       FrameType = 0x05 // device to relay, first on a data stream: route (16) | token (16)
 	FrameIncoming   FrameType = 0x06 // relay to agent, first on a data stream: attachment u64
 	FrameGoodbye    FrameType = 0x07 // relay to endpoint, on the control stream: code u16 | retry after u32 (ms) | text (UTF-8, to the end)
+	FrameMeasure    FrameType = 0x08 // endpoint to relay, first on a stream: direction u8 (0 up, 1 down) | bytes u32 | route (16) | token (16)
+	FrameMeasured   FrameType = 0x09 // relay to endpoint, answers a MEASURE that went up: bytes u32 | time u32 (us)
 
 	firstOptional FrameType = 0x80
 )
@@ -61,6 +63,12 @@ const (
 	MaxOptionalFrames = 8
 	// MaxGoodbyeText is the longest sentence in a GOODBYE.
 	MaxGoodbyeText = 256
+	// MaxConnections is how many connections of one instance of an agent stand
+	// beside each other at a relay.
+	MaxConnections = 8
+	// MaxMeasure bounds one measurement, MaxMeasured all of a connection.
+	MaxMeasure  = 16 << 20
+	MaxMeasured = 64 << 20
 )
 
 // maxPayload is the longest payload of each mandatory frame. Payloads may be
@@ -74,6 +82,8 @@ var maxPayload = map[FrameType]int{
 	FrameOpen:       128,
 	FrameIncoming:   64,
 	FrameGoodbye:    6 + MaxGoodbyeText,
+	FrameMeasure:    128,
+	FrameMeasured:   64,
 }
 
 // Errors of the parsers. They carry no content of the frame.
@@ -186,16 +196,25 @@ func ParseWelcome(p []byte) (Welcome, error) {
 	return Welcome{p[0]}, nil
 }
 
+// Instance is a random number that an agent's process draws when it starts.
+// Connections with the key of a route and the same instance stand beside each
+// other; one with another instance takes the place of them all.
+type Instance [16]byte
+
 // Register makes the agent's route reachable for the listed tokens, or
-// replaces the list of an earlier REGISTER of the same connection.
-type Register struct{ Tokens []TokenHash }
+// replaces the list of an earlier REGISTER of the same instance.
+type Register struct {
+	Instance Instance
+	Tokens   []TokenHash // at most MaxTokens
+}
 
 // Append appends the frame to b. It panics if there are more than [MaxTokens].
 func (r Register) Append(b []byte) []byte {
 	if len(r.Tokens) > MaxTokens {
 		panic("wire: REGISTER with too many tokens")
 	}
-	b = appendHeader(b, FrameRegister, 2+len(r.Tokens)*32)
+	b = appendHeader(b, FrameRegister, 18+len(r.Tokens)*32)
+	b = append(b, r.Instance[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Tokens)))
 	for i := range r.Tokens {
 		b = append(b, r.Tokens[i][:]...)
@@ -205,19 +224,19 @@ func (r Register) Append(b []byte) []byte {
 
 // ParseRegister parses the payload of a REGISTER.
 func ParseRegister(p []byte) (Register, error) {
-	if len(p) < 2 {
-		return Register{}, short("REGISTER", len(p), 2)
+	if len(p) < 18 {
+		return Register{}, short("REGISTER", len(p), 18)
 	}
-	n := int(binary.BigEndian.Uint16(p))
+	n := int(binary.BigEndian.Uint16(p[16:]))
 	if n > MaxTokens {
 		return Register{}, fmt.Errorf("%w: %d, at most %d", errTooManyTokens, n, MaxTokens)
 	}
-	if len(p) < 2+n*32 {
-		return Register{}, short("REGISTER", len(p), 2+n*32)
+	if len(p) < 18+n*32 {
+		return Register{}, short("REGISTER", len(p), 18+n*32)
 	}
-	r := Register{Tokens: make([]TokenHash, n)}
+	r := Register{Instance: Instance(p[:16]), Tokens: make([]TokenHash, n)}
 	for i := range r.Tokens {
-		copy(r.Tokens[i][:], p[2+i*32:])
+		copy(r.Tokens[i][:], p[18+i*32:])
 	}
 	return r, nil
 }
@@ -278,10 +297,11 @@ func ParseIncoming(p []byte) (Incoming, error) {
 	return Incoming{Attachment: binary.BigEndian.Uint64(p)}, nil
 }
 
-// Goodbye announces that the relay is about to close the connection.
+// Goodbye announces that the relay is about to close the connection, or with
+// [CodeDraining] that the endpoint is to leave it.
 type Goodbye struct {
 	Code       Code
-	RetryAfter uint32 // milliseconds before the endpoint should come back; 0: it chooses
+	RetryAfter uint32 // milliseconds before the endpoint should come back, or leave; 0: it chooses
 	Text       string // a sentence for people, at most MaxGoodbyeText bytes; longer ones are cut
 }
 

@@ -17,9 +17,10 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var (
-	someRoute  = Route{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
-	someToken  = Token{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf}
-	otherToken = Token{0xb0, 0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf}
+	someRoute    = Route{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
+	someInstance = Instance{0xc0, 0xc1, 0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xcb, 0xcc, 0xcd, 0xce, 0xcf}
+	someToken    = Token{0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xab, 0xac, 0xad, 0xae, 0xaf}
+	otherToken   = Token{0xb0, 0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf}
 )
 
 type goldenFrame struct {
@@ -33,21 +34,27 @@ type goldenFrame struct {
 func golden() []goldenFrame {
 	hello := Hello{0, 0}
 	welcome := Welcome{0}
-	none := Register{Tokens: []TokenHash{}}
-	two := Register{Tokens: []TokenHash{someToken.Hash(), otherToken.Hash()}}
+	none := Register{Instance: someInstance, Tokens: []TokenHash{}}
+	two := Register{Instance: someInstance, Tokens: []TokenHash{someToken.Hash(), otherToken.Hash()}}
 	registered := Registered{someRoute}
 	open := Open{someRoute, someToken}
 	incoming := Incoming{0x0102030405060708}
 	goodbye := Goodbye{CodeShutdown, 1500, "bye"}
+	up := Measure{Bytes: 1 << 20}
+	down := Measure{Down: true, Bytes: MaxMeasure, Route: someRoute, Token: someToken}
+	measured := Measured{1 << 20, 250_000}
 	return []goldenFrame{
 		{"HELLO", "versions 0 to 0", FrameHello, hello, hello.Append(nil)},
 		{"WELCOME", "version 0", FrameWelcome, welcome, welcome.Append(nil)},
-		{"REGISTER", "no token", FrameRegister, none, none.Append(nil)},
-		{"REGISTER", "the tokens a0 a1 .. af and b0 b1 .. bf", FrameRegister, two, two.Append(nil)},
+		{"REGISTER", "instance c0 c1 .. cf, no token", FrameRegister, none, none.Append(nil)},
+		{"REGISTER", "instance c0 c1 .. cf, the tokens a0 a1 .. af and b0 b1 .. bf", FrameRegister, two, two.Append(nil)},
 		{"REGISTERED", "route 00 01 .. 0f", FrameRegistered, registered, registered.Append(nil)},
 		{"OPEN", "route 00 01 .. 0f, token a0 a1 .. af", FrameOpen, open, open.Append(nil)},
 		{"INCOMING", "attachment 0x0102030405060708", FrameIncoming, incoming, incoming.Append(nil)},
 		{"GOODBYE", `shutdown, 1500 ms, "bye"`, FrameGoodbye, goodbye, goodbye.Append(nil)},
+		{"MEASURE", "up, 1 MiB, no route and token", FrameMeasure, up, up.Append(nil)},
+		{"MEASURE", "down, 16 MiB, route 00 01 .. 0f, token a0 a1 .. af", FrameMeasure, down, down.Append(nil)},
+		{"MEASURED", "1 MiB in 250 ms", FrameMeasured, measured, measured.Append(nil)},
 	}
 }
 
@@ -68,6 +75,10 @@ func parse(t FrameType, p []byte) (any, error) {
 		return ParseIncoming(p)
 	case FrameGoodbye:
 		return ParseGoodbye(p)
+	case FrameMeasure:
+		return ParseMeasure(p)
+	case FrameMeasured:
+		return ParseMeasured(p)
 	}
 	return nil, errors.New("no parser")
 }
@@ -78,7 +89,7 @@ func TestRoundTrip(t *testing.T) {
 	more := []goldenFrame{
 		{name: "HELLO 0-255", kind: FrameHello, value: Hello{0, 255}},
 		{name: "WELCOME 255", kind: FrameWelcome, value: Welcome{255}},
-		{name: "REGISTER with all tokens", kind: FrameRegister, value: Register{make([]TokenHash, MaxTokens)}},
+		{name: "REGISTER with all tokens", kind: FrameRegister, value: Register{Tokens: make([]TokenHash, MaxTokens)}},
 		{name: "INCOMING of ones", kind: FrameIncoming, value: Incoming{1<<64 - 1}},
 		{name: "GOODBYE without text", kind: FrameGoodbye, value: Goodbye{Code: 0xffff, RetryAfter: 1<<32 - 1}},
 		{name: "GOODBYE with all text", kind: FrameGoodbye, value: Goodbye{Text: strings.Repeat("x", MaxGoodbyeText)}},
@@ -265,18 +276,32 @@ func TestHello(t *testing.T) {
 
 func TestTooManyTokens(t *testing.T) {
 	for _, n := range []int{MaxTokens + 1, 0xffff} {
-		p := binary.BigEndian.AppendUint16(nil, uint16(n))
+		p := binary.BigEndian.AppendUint16(someInstance[:], uint16(n))
 		_, err := ParseRegister(p)
 		if !errors.Is(err, ErrTooLarge) || CodeOf(err) != CodeTooManyTokens {
 			t.Errorf("%d tokens: %v", n, err)
 		}
 	}
 	// One token too many fits into a frame, so that its sender learns why.
-	p := binary.BigEndian.AppendUint16(nil, MaxTokens+1)
+	p := binary.BigEndian.AppendUint16(someInstance[:], MaxTokens+1)
 	p = append(p, make([]byte, (MaxTokens+1)*32)...)
 	frame := append(binary.BigEndian.AppendUint16([]byte{byte(FrameRegister)}, uint16(len(p))), p...)
 	if _, err := ReadFrame(bytes.NewReader(frame)); err != nil {
 		t.Errorf("a REGISTER with one token too many: %v", err)
+	}
+}
+
+func TestMeasure(t *testing.T) {
+	payload := Measure{Bytes: MaxMeasure}.Append(nil)[HeaderLen:]
+	for name, spoil := range map[string]func([]byte){
+		"a third direction": func(p []byte) { p[0] = 2 },
+		"a byte too many":   func(p []byte) { binary.BigEndian.PutUint32(p[1:], MaxMeasure+1) },
+	} {
+		p := bytes.Clone(payload)
+		spoil(p)
+		if _, err := ParseMeasure(p); !errors.Is(err, ErrMalformed) || CodeOf(err) != CodeProtocol {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
@@ -376,3 +401,5 @@ func FuzzParseRegistered(f *testing.F) { fuzzPayload(f, FrameRegistered) }
 func FuzzParseOpen(f *testing.F)       { fuzzPayload(f, FrameOpen) }
 func FuzzParseIncoming(f *testing.F)   { fuzzPayload(f, FrameIncoming) }
 func FuzzParseGoodbye(f *testing.F)    { fuzzPayload(f, FrameGoodbye) }
+func FuzzParseMeasure(f *testing.F)    { fuzzPayload(f, FrameMeasure) }
+func FuzzParseMeasured(f *testing.F)   { fuzzPayload(f, FrameMeasured) }

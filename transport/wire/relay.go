@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
+	"net/netip"
 	"strconv"
 	"strings"
 )
@@ -23,15 +24,31 @@ const MaxRelayAddr = 200
 type Relay struct {
 	Addr string // host:port, at most MaxRelayAddr bytes of ASCII
 	Pin  KeyPin // of its key; zero: its certificate must be publicly trusted for the host
+	// TCPPort is where the relay takes TLS on TCP; 0: the port of Addr.
+	TCPPort uint16
+	// IP is where to dial, for who has resolved the host of Addr already; the
+	// zero value lets the dialer do it. It is not part of the text.
+	IP netip.Addr
 }
 
-// ParseRelay reads HOST:PORT or HOST:PORT#PIN, PIN as `blindrelay serve` prints
+// ParseRelay reads HOST:PORT[/TCPPORT][#PIN], PIN as `blindrelay serve` prints
 // it. There is one text for each relay.
 func ParseRelay(s string) (Relay, error) {
-	addr, pin, pinned := strings.Cut(s, "#")
+	address, pin, pinned := strings.Cut(s, "#")
+	addr, tcp, other := strings.Cut(address, "/")
 	r := Relay{Addr: addr}
 	if err := r.Check(); err != nil {
 		return Relay{}, err
+	}
+	if other {
+		n, ok := port(tcp)
+		if !ok {
+			return Relay{}, fmt.Errorf("relay %s: the TCP port behind / must be a number from 1 to 65535", addr)
+		}
+		r.TCPPort = n
+		if err := r.Check(); err != nil {
+			return Relay{}, err
+		}
 	}
 	if !pinned {
 		return r, nil
@@ -50,12 +67,30 @@ func ParseRelay(s string) (Relay, error) {
 // Pinned reports whether the relay is recognised by its key alone.
 func (r Relay) Pinned() bool { return r.Pin != KeyPin{} }
 
+// Address returns the relay's text without its pin: HOST:PORT[/TCPPORT], at most
+// MaxRelayAddr + 6 bytes.
+func (r Relay) Address() string {
+	if r.TCPPort == 0 {
+		return r.Addr
+	}
+	return r.Addr + "/" + strconv.Itoa(int(r.TCPPort))
+}
+
+// TCPAddr returns host:port of where the relay takes TLS on TCP, if it does.
+func (r Relay) TCPAddr() string {
+	host, _, err := net.SplitHostPort(r.Addr)
+	if r.TCPPort == 0 || err != nil {
+		return r.Addr
+	}
+	return net.JoinHostPort(host, strconv.Itoa(int(r.TCPPort)))
+}
+
 // String returns the text that ParseRelay reads.
 func (r Relay) String() string {
 	if !r.Pinned() {
-		return r.Addr
+		return r.Address()
 	}
-	return r.Addr + "#" + r.Pin.String()
+	return r.Address() + "#" + r.Pin.String()
 }
 
 // MarshalText returns the relay as String does.
@@ -79,12 +114,16 @@ func (r Relay) Check() error {
 	if len(r.Addr) > MaxRelayAddr {
 		return fmt.Errorf("a relay address has %d bytes, at most %d", len(r.Addr), MaxRelayAddr)
 	}
-	host, port, err := net.SplitHostPort(r.Addr)
+	host, udp, err := net.SplitHostPort(r.Addr)
 	if err != nil {
 		return bad("it has no host and port")
 	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.FormatUint(n, 10) != port {
+	n, ok := port(udp)
+	if !ok {
 		return bad("the port must be a number from 1 to 65535")
+	}
+	if n == r.TCPPort {
+		return fmt.Errorf("relay %s: the TCP port is the same one, leave /%d out", r.Addr, n)
 	}
 	if host == "" {
 		return bad("the host is missing")
@@ -94,8 +133,14 @@ func (r Relay) Check() error {
 			return bad("the host has a character that host names do not have")
 		}
 	}
-	if net.JoinHostPort(host, port) != r.Addr {
+	if net.JoinHostPort(host, udp) != r.Addr {
 		return bad("only an IPv6 address stands in brackets")
 	}
 	return nil
+}
+
+// port reads a port in its one spelling.
+func port(s string) (n uint16, ok bool) {
+	v, err := strconv.ParseUint(s, 10, 16)
+	return uint16(v), err == nil && v != 0 && strconv.FormatUint(v, 10) == s
 }
