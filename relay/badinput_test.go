@@ -48,7 +48,7 @@ var due = map[string]struct {
 	"REGISTER": {
 		agent: true, first: wire.Hello{}.Append(nil),
 		text: map[string][]byte{
-			"short": frame(3, []byte{0}), "fewer tokens than it says": frame(3, []byte{0, 2, 1, 2, 3}),
+			"short": frame(3, []byte{0}), "fewer tokens than it says": frame(3, append(make([]byte, 16), 0, 2, 1, 2, 3)),
 			"HELLO": wire.Hello{}.Append(nil), "cut": wire.Register{Tokens: make([]wire.TokenHash, 2)}.Append(nil)[:40],
 		},
 		large: frame(3, make([]byte, wire.MaxPayload+1)),
@@ -57,7 +57,9 @@ var due = map[string]struct {
 		agent: true, first: append(wire.Hello{}.Append(nil), wire.Register{}.Append(nil)...),
 		text: map[string][]byte{
 			"short": frame(3, []byte{0}), "OPEN": wire.Open{}.Append(nil),
-			"cut": wire.Register{Tokens: make([]wire.TokenHash, 2)}.Append(nil)[:40],
+			"cut":              wire.Register{Tokens: make([]wire.TokenHash, 2)}.Append(nil)[:40],
+			"another instance": wire.Register{Instance: wire.Instance{1}}.Append(nil),
+			"a short MEASURE":  frame(8, make([]byte, 36)),
 		},
 		large: frame(3, make([]byte, wire.MaxPayload+1)),
 	},
@@ -148,6 +150,8 @@ func TestBadOpen(t *testing.T) {
 	try("HELLO", wire.Hello{}.Append(nil), wire.CodeProtocol)
 	try("cut", wire.Open{}.Append(nil)[:34], wire.CodeProtocol)
 	try("too large", frame(5, make([]byte, 129)), wire.CodeFrameTooLarge)
+	try("a MEASURE without direction", frame(8, append([]byte{2}, make([]byte, 36)...)), wire.CodeProtocol)
+	try("too large a MEASURE", wire.Measure{Bytes: wire.MaxMeasure + 1}.Append(nil), wire.CodeProtocol)
 }
 
 func TestResetBeforeOpen(t *testing.T) {

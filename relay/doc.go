@@ -6,6 +6,7 @@
 //	r, err := relay.New(relay.Config{Admit: admit, BufferMemory: 1 << 30})
 //	go r.Serve(ctx, listener)
 //	...
+//	r.Drain(ctx, 30*time.Second)
 //	r.Shutdown(ctx)
 //
 // # The life of a stream
@@ -13,10 +14,11 @@
 //  1. A socket of transport/udp receives packets; transport turns them into a
 //     session: relay.go accepts it, session.go reads its HELLO. A session
 //     whose client proved a key is an agent's and registers its route
-//     (registry.go); any other is a device's.
-//  2. A device opens a stream. route.go reads the OPEN frame, finds the agent,
-//     reserves a share of the buffer memory, opens a stream to the agent and
-//     writes INCOMING.
+//     (registry.go), over up to eight connections; any other is a device's.
+//  2. A device opens a stream. route.go reads the OPEN frame, finds the agent
+//     and the one of its connections where the device's streams go, reserves a
+//     share of the buffer memory, opens a stream to the agent and writes
+//     INCOMING. With MEASURE instead, measure.go only counts what passes.
 //  3. forward.go joins the two streams: in each direction one goroutine fills
 //     a jitter.Buffer from the faster side and one drains it into the slower.
 //     A full buffer stops the reading, and QUIC's flow control carries that
@@ -25,7 +27,10 @@
 //     ends both halves with a code that the other end can read.
 //
 // A forwarded stream costs four goroutines, an idle session one, besides the
-// two that quic-go has for each connection.
+// two that its carrier has for each connection.
+//
+// A relay that is to be replaced is emptied first (drain.go): its endpoints are
+// asked to move, one after the other, and no new one comes in.
 //
 // A stream that ends in any other way than FIN is noticed at once in every
 // state but one: when one half has ended and the buffer of the other is full,
@@ -71,6 +76,6 @@
 //   - stream: an ordered pair of halves in a session; forwarded streams join
 //     one of a device to one of an agent.
 //   - attachment: the number under which an agent sees a device's session.
-//   - carrier: what brings a session's bytes: QUIC.
+//   - carrier: what brings a session's bytes: QUIC, or TLS on TCP.
 //   - viewer: a simulated person in a load test.
 package relay

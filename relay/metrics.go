@@ -22,10 +22,17 @@ type metrics struct {
 	streamsOpened  prometheus.Counter
 	streamsRefused counters
 	streamsEnded   counters
-	bytesUp        atomic.Int64
-	bytesDown      atomic.Int64
-	all            []prometheus.Collector
+
+	measuredUp, measuredDown measured
+	measurementsRefused      counters
+
+	bytesUp   atomic.Int64
+	bytesDown atomic.Int64
+	all       []prometheus.Collector
 }
+
+// measured counts the measurements of one direction.
+type measured struct{ done, bytes prometheus.Counter }
 
 // counters is one counter for each code.
 type counters struct {
@@ -76,6 +83,15 @@ func newMetrics() *metrics {
 		wire.CodeVersion, wire.CodeSilent)
 	m.streamsOpened = counter("blindrelay_streams_opened_total", "Streams that were joined to an agent.")
 	m.streamsRefused = byCode("blindrelay_streams_refused_total", "Streams that were not joined to an agent, by code.", wire.Codes()...)
+	byDirection := func(name, help string) (up, down prometheus.Counter) {
+		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"direction"})
+		m.all = append(m.all, v)
+		return v.WithLabelValues("up"), v.WithLabelValues("down")
+	}
+	m.measuredUp.done, m.measuredDown.done = byDirection("blindrelay_measurements_total", "Measurements that endpoints have made, by direction: up is to the relay.")
+	m.measuredUp.bytes, m.measuredDown.bytes = byDirection("blindrelay_measured_bytes_total", "Bytes of measurements, by direction: up is to the relay.")
+	m.measurementsRefused = byCode("blindrelay_measurements_refused_total", "Measurements that were not made, by code.",
+		wire.CodeRouteUnknown, wire.CodeTokenRefused, wire.CodeMemory, wire.CodeMeasureLimit)
 	m.streamsEnded = byCode("blindrelay_streams_ended_total", "Forwarded streams that ended, by code; none is an orderly end.", wire.Codes()...)
 	return m
 }
@@ -91,9 +107,22 @@ func (m *metrics) collectors(r *Relay) []prometheus.Collector {
 			ConstLabels: prometheus.Labels{"direction": direction},
 		}, func() float64 { return float64(f()) })
 	}
+	carrier := func(protocol, label string) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "blindrelay_carriers", Help: "Connections of endpoints, by what carries them.",
+			ConstLabels: prometheus.Labels{"carrier": label},
+		}, func() float64 { return float64(r.carriedBy(protocol)) })
+	}
 	return append(m.all[:len(m.all):len(m.all)],
+		carrier("QUIC", "quic"), carrier("TCP", "tcp"),
 		packets("out", func() uint64 { out, _ := r.packets(); return out }),
 		packets("in", func() uint64 { _, in := r.packets(); return in }),
+		gauge("blindrelay_draining", "1 while the relay is being emptied, else 0.", func() float64 {
+			if r.drainSpread() > 0 {
+				return 1
+			}
+			return 0
+		}),
 		gauge("blindrelay_agents", "Routes that are registered.", func() float64 { return float64(r.registry.size()) }),
 		gauge("blindrelay_buffer_memory_bytes", "Memory that jitter buffers and receive windows may take.", func() float64 { return float64(r.budget.Stats().Total) }),
 		gauge("blindrelay_buffer_reserved_bytes", "Memory promised to streams: floors and receive windows.", func() float64 { return float64(r.budget.Stats().Reserved) }),

@@ -3,55 +3,174 @@ package relay
 import (
 	"slices"
 	"sync"
-	"sync/atomic"
+	"time"
 
+	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
-// agent is a registered agent.
+// agent is one registered connection of an agent.
 type agent struct {
 	session *session
 	route   wire.Route
-	tokens  atomic.Pointer[[]wire.TokenHash] // replaced as a whole by the session's goroutine
+	group   *group // set by put
+
+	streams int // forwarded here; guarded by registry.mu
 }
 
-// allows compares hashes: its time tells nothing about the tokens.
-func (a *agent) allows(t wire.Token) bool {
-	return slices.Contains(*a.tokens.Load(), t.Hash())
+// group is the connections of one agent: those of one instance.
+type group struct {
+	route    wire.Route
+	instance wire.Instance
+
+	// guarded by registry.mu
+	tokens []wire.TokenHash    // replaced as a whole
+	agents []*agent            // at least one while the group is in the registry, at most wire.MaxConnections
+	places map[*session]*place // of devices that have streams; nil if there was none
 }
 
-// registry knows which agent serves a route now.
+// place is where a device's streams go while it has any.
+type place struct {
+	group   *group
+	device  *session
+	agent   *agent
+	streams int // guarded by registry.mu
+}
+
+// registry knows which agent serves a route now, and over which of its
+// connections the streams of each device go.
 type registry struct {
-	mu     sync.RWMutex
-	agents map[wire.Route]*agent
+	mu     sync.Mutex
+	groups map[wire.Route]*group
 }
 
-func (r *registry) find(route wire.Route) *agent {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.agents[route]
+// find returns the agent of a route if it lists the token, or the code that
+// says why not. It compares hashes: its time tells nothing about the tokens.
+func (r *registry) find(route wire.Route, token wire.Token) (*group, wire.Code) {
+	r.mu.Lock()
+	g := r.groups[route]
+	var tokens []wire.TokenHash
+	if g != nil {
+		tokens = g.tokens
+	}
+	r.mu.Unlock()
+	switch {
+	case g == nil:
+		return nil, wire.CodeRouteUnknown
+	case !slices.Contains(tokens, token.Hash()):
+		return nil, wire.CodeTokenRefused
+	}
+	return g, wire.CodeNone
 }
 
-// put makes a the agent of its route and returns the one that it replaces.
-func (r *registry) put(a *agent) (old *agent) {
+// put makes a serve its route beside the connections of the same instance, and
+// returns those of another one, which it replaces. It returns false if there
+// are as many as there may be.
+func (r *registry) put(a *agent, reg wire.Register) (replaced []*agent, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old = r.agents[a.route]
-	r.agents[a.route] = a
-	return old
+	g := r.groups[a.route]
+	switch {
+	case g == nil:
+		g = &group{route: a.route, instance: reg.Instance}
+	case g.instance != reg.Instance:
+		replaced = g.agents
+		g = &group{route: a.route, instance: reg.Instance}
+	case len(g.agents) >= wire.MaxConnections:
+		return nil, false
+	}
+	g.agents = append(g.agents, a)
+	g.tokens = reg.Tokens
+	a.group = g
+	r.groups[a.route] = g
+	return replaced, true
 }
 
-// remove takes a away unless a newer agent has replaced it.
+// update replaces the tokens of all connections of a's instance.
+func (r *registry) update(a *agent, tokens []wire.TokenHash) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	a.group.tokens = tokens
+}
+
+// remove takes a away, and with its last connection the route, unless another
+// instance has it.
 func (r *registry) remove(a *agent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.agents[a.route] == a {
-		delete(r.agents, a.route)
+	g := a.group
+	if i := slices.Index(g.agents, a); i >= 0 {
+		g.agents = slices.Delete(slices.Clone(g.agents), i, i+1) // put may have handed the old slice out
+	}
+	if len(g.agents) == 0 && r.groups[g.route] == g {
+		delete(r.groups, g.route)
 	}
 }
 
+// enter counts a stream of the device in, and returns the place where it goes:
+// where the device's others go, or else the connection with the fewest. It
+// returns nil if the agent has no connection left. The caller leaves the place
+// when the stream is over.
+func (r *registry) enter(g *group, device *session) *place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := g.places[device]
+	if p == nil || p.agent.session.Err() != nil {
+		a := g.quietest()
+		if a == nil {
+			return nil
+		}
+		p = &place{group: g, device: device, agent: a}
+		if g.places == nil {
+			g.places = make(map[*session]*place)
+		}
+		g.places[device] = p
+	}
+	p.streams++
+	p.agent.streams++
+	return p
+}
+
+// leave counts a stream out.
+func (r *registry) leave(p *place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.agent.streams--
+	if p.streams--; p.streams == 0 && p.group.places[p.device] == p {
+		delete(p.group.places, p.device)
+	}
+}
+
+// quietest returns the connection with the fewest streams, of equals the
+// newest; one that has gone silent only if all have, one that is over never.
+func (g *group) quietest() *agent {
+	var best *agent
+	var bestMute bool
+	for _, a := range slices.Backward(g.agents) {
+		if a.session.Err() != nil {
+			continue
+		}
+		mute := len(g.agents) > 1 && a.mute()
+		if best == nil || bestMute && !mute || bestMute == mute && a.streams < best.streams {
+			best, bestMute = a, mute
+		}
+	}
+	return best
+}
+
+// muteAfter is when an agent's connection is passed over: it has missed two
+// keep-alives.
+const muteAfter = 2*transport.KeepAlive + time.Second/2
+
+// mute reports whether nothing was heard of the agent for so long.
+func (a *agent) mute() bool {
+	s, ok := a.session.Session.(interface{ Silent() time.Duration })
+	return ok && s.Silent() > muteAfter
+}
+
+// size is the number of routes.
 func (r *registry) size() int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return len(r.agents)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.groups)
 }

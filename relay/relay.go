@@ -35,7 +35,8 @@ type Config struct {
 	Log *slog.Logger
 }
 
-// Listener accepts sessions. *transport.Listener is one.
+// Listener accepts sessions. *transport.Listener and
+// *transport.TCPListener are such.
 type Listener interface {
 	Accept(context.Context) (transport.Session, error)
 }
@@ -53,10 +54,14 @@ type Relay struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
-	leaving  bool      // no session is accepted any more
-	logged   time.Time // when an agent that is not admitted was last logged
+	welcomed int           // of sessions, those whose HELLO was taken
+	spread   time.Duration // over which endpoints are asked to leave; 0: the relay is not being emptied
+	leaving  bool          // no session is accepted any more
+	logged   time.Time     // when an agent that is not admitted was last logged
 	// of the sessions that have ended
 	packetsOut, packetsIn uint64
+
+	emptied chan struct{} // closed once the relay is being emptied and no endpoint is left
 }
 
 // New returns a relay that serves nothing yet.
@@ -77,6 +82,7 @@ func New(cfg Config) (*Relay, error) {
 		waiting:  waiting,
 		metrics:  newMetrics(),
 		sessions: make(map[*session]struct{}),
+		emptied:  make(chan struct{}),
 	}
 	if r.admit == nil {
 		r.admit = func(wire.Route) bool { return false }
@@ -84,7 +90,7 @@ func New(cfg Config) (*Relay, error) {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
-	r.registry.agents = make(map[wire.Route]*agent)
+	r.registry.groups = make(map[wire.Route]*group)
 	return r, nil
 }
 
@@ -137,6 +143,11 @@ func (r *Relay) forget(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, s)
+	if s.welcomed {
+		if r.welcomed--; r.welcomed == 0 && r.spread > 0 {
+			close(r.emptied) // nobody is welcomed any more
+		}
+	}
 	out, in := s.Packets()
 	r.packetsOut += out
 	r.packetsIn += in
@@ -165,6 +176,18 @@ func (r *Relay) packets() (out, in uint64) {
 		in += i
 	}
 	return out, in
+}
+
+// carriedBy counts the sessions of a carrier, as their Protocol names it.
+func (r *Relay) carriedBy(protocol string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for s := range r.sessions {
+		if s.Protocol() == protocol {
+			n++
+		}
+	}
+	return n
 }
 
 const (

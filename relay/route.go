@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -11,10 +12,24 @@ import (
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
-// route finds the agent that a device's stream asks for and forwards between
-// the two until both directions are over.
+// route serves a device's stream: it measures, or finds the agent that the
+// stream asks for and forwards between the two until both directions are over.
 func (r *Relay) route(s *session, st transport.Stream) {
-	a, code := r.ask(st)
+	f, code := r.ask(st)
+	if code != wire.CodeNone {
+		r.refuse(st, code)
+		return
+	}
+	if f.Type == wire.FrameMeasure {
+		r.measure(s, st, f.Payload)
+		return
+	}
+	open, err := wire.ParseOpen(f.Payload)
+	if err != nil {
+		r.refuse(st, openCode(err))
+		return
+	}
+	g, code := r.registry.find(open.Route, open.Token)
 	if code != wire.CodeNone {
 		r.refuse(st, code)
 		return
@@ -27,38 +42,64 @@ func (r *Relay) route(s *session, st transport.Stream) {
 	}
 	defer up.Leave()
 	defer down.Leave()
-	to, code := a.open(s.attachment)
+	p, to, code := r.place(g, s)
 	if code != wire.CodeNone {
 		r.refuse(st, code)
 		return
 	}
+	defer r.registry.leave(p)
 	r.metrics.streams.Inc()
 	defer r.metrics.streams.Dec()
 	r.metrics.streamsOpened.Inc()
 	j := newJoint(
 		end{st, s.ctx, wire.CodeDeviceGone},
-		end{to, a.session.ctx, wire.CodeAgentGone},
+		end{to, p.agent.session.ctx, wire.CodeAgentGone},
 		up, down, r.metrics)
 	r.metrics.streamsEnded.of(j.forward()).Inc()
 }
 
-// ask reads OPEN and finds the agent that it asks for. The code says why there
-// is none.
-func (r *Relay) ask(st transport.Stream) (*agent, wire.Code) {
+// ask reads OPEN or MEASURE. The code says why there is none.
+func (r *Relay) ask(st transport.Stream) (wire.Frame, wire.Code) {
 	place := r.waiting.enter(st)
-	open, err := readOpen(st)
+	f, err := readAsked(st)
 	r.waiting.leave(place)
 	if err != nil {
-		return nil, openCode(err)
+		return wire.Frame{}, openCode(err)
 	}
-	a := r.registry.find(open.Route)
-	if a == nil {
-		return nil, wire.CodeRouteUnknown
+	return f, wire.CodeNone
+}
+
+// measure serves a device that an agent lets in.
+func (r *Relay) measure(s *session, st transport.Stream, payload []byte) {
+	m, err := wire.ParseMeasure(payload)
+	if err != nil {
+		r.refuse(st, openCode(err))
+		return
 	}
-	if !a.allows(open.Token) {
-		return nil, wire.CodeTokenRefused
+	if _, code := r.registry.find(m.Route, m.Token); code != wire.CodeNone {
+		s.refuseMeasure(st, code)
+		return
 	}
-	return a, wire.CodeNone
+	s.measure(st, m)
+}
+
+// place opens a stream to the agent over the connection where the device's
+// streams go. One that ended just now makes way for the next.
+func (r *Relay) place(g *group, device *session) (*place, transport.Stream, wire.Code) {
+	for {
+		p := r.registry.enter(g, device)
+		if p == nil {
+			return nil, nil, wire.CodeAgentGone
+		}
+		to, code := p.agent.open(device.attachment)
+		if code == wire.CodeNone {
+			return p, to, code
+		}
+		r.registry.leave(p)
+		if code != wire.CodeAgentGone || p.agent.session.Err() == nil {
+			return nil, nil, code
+		}
+	}
 }
 
 // open opens a stream to the agent and says whose device's it is. The code
@@ -84,17 +125,16 @@ func (a *agent) open(attachment uint64) (transport.Stream, wire.Code) {
 	return to, wire.CodeNone
 }
 
-func readOpen(st transport.Stream) (wire.Open, error) {
+func readAsked(st transport.Stream) (wire.Frame, error) {
 	st.SetReadDeadline(time.Now().Add(Patience))
-	p, err := expect(st, wire.FrameOpen)
+	f, err := wire.ReadFrame(st)
 	if err != nil {
-		return wire.Open{}, err
+		return wire.Frame{}, err
 	}
-	open, err := wire.ParseOpen(p)
-	if err != nil {
-		return wire.Open{}, err
+	if f.Type != wire.FrameOpen && f.Type != wire.FrameMeasure {
+		return wire.Frame{}, fmt.Errorf("%w: type 0x%02x where 0x%02x is due", wire.ErrMalformed, uint8(f.Type), uint8(wire.FrameOpen))
 	}
-	return open, st.SetReadDeadline(time.Time{})
+	return f, st.SetReadDeadline(time.Time{})
 }
 
 // openCode is what a stream without a valid OPEN is refused with.

@@ -21,9 +21,12 @@ type session struct {
 	ctx        context.Context // done once the session is over
 	cancel     context.CancelFunc
 	agent      *agent // set by the session's goroutine once it is registered
+	welcomed   bool   // guarded by relay.mu
 
-	mu      sync.Mutex
-	control transport.Stream // set once HELLO was read, nil again after a goodbye
+	mu        sync.Mutex
+	control   transport.Stream // set once the endpoint was greeted, nil again after a goodbye
+	measuring bool             // a measurement runs
+	measured  int64            // bytes, by those that have ended
 }
 
 // run greets the endpoint and serves it until the session is over.
@@ -131,6 +134,9 @@ func (s *session) greet() (transport.Stream, error) {
 	if !ok {
 		return nil, &refusal{wire.CodeVersion, fmt.Sprintf("this relay speaks minor versions %d to %d", wire.MinVersion, wire.MaxVersion)}
 	}
+	if !s.relay.welcome(s) {
+		return nil, &refusal{wire.CodeDraining, drainText}
+	}
 	_, err = st.Write(wire.Welcome{Version: version}.Append(nil))
 	return st, err
 }
@@ -153,6 +159,7 @@ func (s *session) hold(control transport.Stream) {
 	s.mu.Lock()
 	s.control = control
 	s.mu.Unlock()
+	s.askToLeave() // a drain that began before did not find the control stream
 }
 
 // goodbyeWithin bounds the wait for an endpoint that takes no bytes.
@@ -174,14 +181,19 @@ func (s *session) sayGoodbye(g wire.Goodbye) bool {
 }
 
 // beginAgent greets an agent and registers its route. From then on each stream
-// that it opens carries one REGISTER.
+// that it opens carries one REGISTER or MEASURE.
 func (s *session) beginAgent() (accepted func(transport.Stream) error, err error) {
 	control, err := s.greet()
 	if err != nil {
 		return nil, err
 	}
 	a := &agent{session: s, route: wire.RouteOf(s.ClientKey())}
-	if err := a.update(control); err != nil {
+	p, err := expect(control, wire.FrameRegister)
+	if err != nil {
+		return nil, err
+	}
+	reg, err := wire.ParseRegister(p)
+	if err != nil {
 		return nil, err
 	}
 	if !s.relay.admit(a.route) {
@@ -190,42 +202,57 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 		}
 		return nil, &refusal{wire.CodeNotAdmitted, "the operator has not admitted route " + a.route.String()}
 	}
+	replaced, ok := s.relay.registry.put(a, reg)
+	if !ok {
+		return nil, &refusal{wire.CodeTooManyConns, fmt.Sprintf("this agent has %d connections here already, which is the most", wire.MaxConnections)}
+	}
 	s.agent = a
-	if old := s.relay.registry.put(a); old != nil {
-		old.session.Close(wire.CodeReplaced, "a newer connection with the same key took over")
+	for _, old := range replaced {
+		old.session.Close(wire.CodeReplaced, "a newer agent with the same key took over")
 	}
 	if err := a.confirm(control); err != nil {
 		return nil, err
 	}
 	s.hold(control)
-	return a.updated, nil
+	return a.later, nil
 }
 
-// updated takes a stream on which an agent replaces its tokens.
-func (a *agent) updated(st transport.Stream) error {
+// later takes a stream on which an agent replaces its tokens or measures.
+func (a *agent) later(st transport.Stream) error {
 	st.SetDeadline(time.Now().Add(Patience))
-	if err := a.update(st); err != nil {
+	f, err := wire.ReadFrame(st)
+	if err != nil {
 		return err
 	}
+	switch f.Type {
+	case wire.FrameRegister:
+		return a.update(st, f.Payload)
+	case wire.FrameMeasure:
+		m, err := wire.ParseMeasure(f.Payload)
+		if err != nil {
+			return err
+		}
+		a.session.relay.wait.Go(func() { a.session.measure(st, m) })
+		return nil
+	}
+	return fmt.Errorf("%w: type 0x%02x where 0x%02x is due", wire.ErrMalformed, uint8(f.Type), uint8(wire.FrameRegister))
+}
+
+// update takes the tokens of one more REGISTER.
+func (a *agent) update(st transport.Stream, payload []byte) error {
+	reg, err := wire.ParseRegister(payload)
+	if err != nil {
+		return err
+	}
+	if reg.Instance != a.group.instance {
+		return fmt.Errorf("%w: REGISTER of another instance on the same connection", wire.ErrMalformed)
+	}
+	a.session.relay.registry.update(a, reg.Tokens)
 	if err := a.confirm(st); err != nil {
 		return err
 	}
 	st.CloseWrite() // fails only if the agent reads no more
 	st.StopRead()
-	return nil
-}
-
-// update takes the tokens of one REGISTER.
-func (a *agent) update(st transport.Stream) error {
-	p, err := expect(st, wire.FrameRegister)
-	if err != nil {
-		return err
-	}
-	reg, err := wire.ParseRegister(p)
-	if err != nil {
-		return err
-	}
-	a.tokens.Store(&reg.Tokens)
 	return nil
 }
 
@@ -236,18 +263,18 @@ func (a *agent) confirm(st transport.Stream) error {
 }
 
 // beginDevice greets a device. From then on each stream that it opens is to be
-// forwarded.
+// forwarded, or to be measured with.
 func (s *session) beginDevice() (accepted func(transport.Stream) error, err error) {
 	control, err := s.greet()
 	if err != nil {
 		return nil, err
 	}
 	s.hold(control)
-	return s.forward, nil
+	return s.serve, nil
 }
 
-// forward starts to forward a device's stream.
-func (s *session) forward(st transport.Stream) error {
+// serve starts to serve a device's stream.
+func (s *session) serve(st transport.Stream) error {
 	s.relay.wait.Go(func() { s.relay.route(s, st) })
 	return nil
 }

@@ -64,7 +64,7 @@ func TestNotAdmitted(t *testing.T) {
 			simulate(t, cfg, func(w *world) {
 				cert := transporttest.Certificate(t)
 				s := w.dial(&cert)
-				if _, err := hop.Register(w.ctx(), s, nil); err == nil {
+				if _, err := hop.Register(w.ctx(), s, wire.Register{}); err == nil {
 					t.Error("an agent registered that is not admitted")
 				}
 				wantClosed(t, s, wire.CodeNotAdmitted)
@@ -82,6 +82,22 @@ func (w *world) wantRefused(d *hop.Attachment, code wire.Code) {
 	w.t.Helper()
 	wantReset(w.t, w.ask(d), code)
 	wantCount(w.t, "streams refused", w.relay.metrics.streamsRefused, code, 1)
+}
+
+// TestCarriers counts sessions by what carries them.
+func TestCarriers(t *testing.T) {
+	simulate(t, admitAll, func(w *world) {
+		w.agent()
+		want := map[string]int{"QUIC": 1, "TCP": 0}
+		if w.tcp != nil {
+			want = map[string]int{"QUIC": 0, "TCP": 1}
+		}
+		for protocol, n := range want {
+			if got := w.relay.carriedBy(protocol); got != n {
+				t.Errorf("%d sessions over %s, want %d", got, protocol, n)
+			}
+		}
+	})
 }
 
 func TestRouteUnknown(t *testing.T) {
@@ -129,7 +145,7 @@ func TestTokens(t *testing.T) {
 
 // TestPackets counts the datagrams of sessions: a session's count when it ends.
 func TestPackets(t *testing.T) {
-	simulate(t, admitAll, func(w *world) {
+	simulateOver(t, false, admitAll, func(w *world) {
 		a, route := w.agent()
 		d := w.device(route)
 		device, agent := w.open(d, a)

@@ -27,38 +27,103 @@ const oneWay = 20 * time.Millisecond
 
 // world is a relay in virtual time and a network on which anyone can reach it.
 type world struct {
-	t     *testing.T
-	relay *Relay
-	pin   wire.KeyPin
-	sim   *simnet.Simnet
-	hosts byte // how many there are
-	ends  []func()
+	t *testing.T
+	*site
+	cert      tls.Certificate // of all relays
+	pin       wire.KeyPin
+	sim       *simnet.Simnet
+	hosts     byte                      // how many there are
+	instances byte                      // of agents, so far
+	tcp       *transporttest.TCPNetwork // nil: everybody dials QUIC
+	ends      []func()
 }
 
 // admitAll is the configuration of most tests.
 var admitAll = Config{Admit: func(wire.Route) bool { return true }, BufferMemory: 4 << 30}
 
-// simulate runs f in a bubble of virtual time with a relay. When f returns,
-// the relay is shut down, which must leave nothing behind.
+// site is where a relay runs. Its socket outlives the relay.
+type site struct {
+	relay  *Relay
+	conn   *simnet.SimConn
+	addr   string
+	ln     *transport.Listener
+	tcp    *transport.TCPListener // nil: none
+	served chan error             // Serve's one result for each listener
+}
+
+// start starts a relay on the site's socket.
+func (w *world) start(s *site, cfg Config) {
+	w.t.Helper()
+	var err error
+	if s.relay, err = New(cfg); err != nil {
+		w.t.Fatal(err)
+	}
+	s.addr = s.conn.LocalAddr().String()
+	s.ln, err = transport.Listen(transport.ListenConfig{
+		Sockets: []transport.Socket{{Conn: s.conn}}, Certificate: w.cert,
+		ResetKey: [32]byte{1}, TokenKey: [32]byte{2}, Failed: s.relay.HandshakeFailed,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	s.served = make(chan error, 2)
+	go func() { s.served <- s.relay.Serve(context.Background(), s.ln) }()
+	if w.tcp == nil || s != w.site {
+		return
+	}
+	s.tcp = transport.ListenTCP(transport.TCPListenConfig{Socket: w.tcp, Certificate: w.cert, Failed: s.relay.HandshakeFailed})
+	go func() { s.served <- s.relay.Serve(context.Background(), s.tcp) }()
+}
+
+// shutdown ends what the relay serves.
+func (s *site) shutdown(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := s.relay.Shutdown(ctx); err != nil {
+		t.Errorf("Shutdown: %v", err)
+	}
+}
+
+// close ends the relay, which was shut down, and leaves the socket.
+func (s *site) close(t *testing.T) {
+	t.Helper()
+	if err := s.ln.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-s.served; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if s.tcp == nil {
+		return
+	}
+	if err := s.tcp.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-s.served; err != nil {
+		t.Errorf("Serve over TCP: %v", err)
+	}
+}
+
+// simulate runs f in a bubble of virtual time with a relay: once where everybody
+// dials QUIC, once where they dial TCP. When f returns, the relay is shut down,
+// which must leave nothing behind.
 func simulate(t *testing.T, cfg Config, f func(*world)) {
+	t.Helper()
+	t.Run("QUIC", func(t *testing.T) { simulateOver(t, false, cfg, f) })
+	t.Run("TCP", func(t *testing.T) { simulateOver(t, true, cfg, f) })
+}
+
+func simulateOver(t *testing.T, tcp bool, cfg Config, f func(*world)) {
 	t.Helper()
 	cert := transporttest.Certificate(t)
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, pin: transport.PinOf(cert.Leaf), sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}}
-		var err error
-		if w.relay, err = New(cfg); err != nil {
-			t.Fatal(err)
+		w := &world{t: t, cert: cert, pin: transport.PinOf(cert.Leaf), sim: &simnet.Simnet{Router: &simnet.PerfectRouter{}}}
+		if tcp {
+			w.tcp = transporttest.NewTCPNetwork(&net.UDPAddr{IP: net.IPv4(10, 0, 0, 1)}, oneWay)
 		}
-		conn := w.host()
-		ln, err := transport.Listen(transport.ListenConfig{
-			Sockets: []transport.Socket{{Conn: conn}}, Certificate: cert,
-			ResetKey: [32]byte{1}, TokenKey: [32]byte{2}, Failed: w.relay.HandshakeFailed,
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		served := make(chan error)
-		go func() { served <- w.relay.Serve(context.Background(), ln) }()
+		w.site = &site{conn: w.host()}
+		w.start(w.site, cfg)
 
 		f(w)
 
@@ -66,13 +131,7 @@ func simulate(t *testing.T, cfg Config, f func(*world)) {
 		for _, end := range w.ends {
 			end()
 		}
-		if err := ln.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := <-served; err != nil {
-			t.Errorf("Serve: %v", err)
-		}
-		conn.Close()
+		w.close(t)
 		w.sim.Close()
 		time.Sleep(time.Minute) // quic-go forgets closed connections by timers
 		w.wantNothingHeld()
@@ -81,11 +140,7 @@ func simulate(t *testing.T, cfg Config, f func(*world)) {
 
 func (w *world) shutdown() {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	if err := w.relay.Shutdown(ctx); err != nil {
-		w.t.Errorf("Shutdown: %v", err)
-	}
+	w.site.shutdown(w.t)
 }
 
 // wantNothingHeld checks that no stream or session holds anything.
@@ -132,14 +187,32 @@ func (w *world) dial(cert *tls.Certificate) transport.Session {
 
 // tryDial is dial for a session that may be refused.
 func (w *world) tryDial(cert *tls.Certificate) (transport.Session, error) {
-	d, err := transport.NewDialer(w.host())
+	return w.dialer()(w.addr, cert)
+}
+
+// dialer returns what dials relays from a new host: the world's first one over
+// TCP if the world has that.
+func (w *world) dialer() func(addr string, cert *tls.Certificate) (transport.Session, error) {
+	w.t.Helper()
+	conn := w.host()
+	d, err := transport.DialerConfig{Socket: conn, DialTCP: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return w.tcp.Dial(ctx, conn.LocalAddr().(*net.UDPAddr))
+	}}.NewDialer()
 	if err != nil {
-		return nil, err
+		w.t.Fatal(err)
 	}
 	last := len(w.ends) - 1
 	closeHost := w.ends[last]
 	w.ends[last] = func() { d.Close(); closeHost() }
-	return d.Dial(w.ctx(), wire.Relay{Addr: "10.0.0.1:4433", Pin: w.pin}, cert)
+	return func(addr string, cert *tls.Certificate) (transport.Session, error) {
+		dial := d.DialQUIC
+		if w.tcp != nil && addr == w.addr {
+			dial = d.DialTCP
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return dial(ctx, wire.Relay{Addr: addr, Pin: w.pin}, cert)
+	}
 }
 
 // ctx bounds what a test waits for, in virtual time.
@@ -159,12 +232,20 @@ func (w *world) agent(tokens ...wire.TokenHash) (*hop.Registration, wire.Route) 
 	return w.register(cert, tokens...), wire.RouteOf(cert.Leaf.RawSubjectPublicKeyInfo)
 }
 
+// register registers as a new instance.
 func (w *world) register(cert tls.Certificate, tokens ...wire.TokenHash) *hop.Registration {
+	w.t.Helper()
+	w.instances++
+	return w.join(cert, wire.Instance{w.instances}, tokens...)
+}
+
+// join registers one more connection of an instance.
+func (w *world) join(cert tls.Certificate, instance wire.Instance, tokens ...wire.TokenHash) *hop.Registration {
 	w.t.Helper()
 	if len(tokens) == 0 {
 		tokens = []wire.TokenHash{token.Hash()}
 	}
-	r, err := hop.Register(w.ctx(), w.dial(&cert), tokens)
+	r, err := hop.Register(w.ctx(), w.dial(&cert), wire.Register{Instance: instance, Tokens: tokens})
 	if err != nil {
 		w.t.Fatal(err)
 	}
