@@ -118,14 +118,14 @@ func TestEnvironmentExample(t *testing.T) {
 	}
 }
 
-// TestPorts finds the relay's two ports in every file that names them.
+// TestPorts finds the relay's ports in every file that names them.
 func TestPorts(t *testing.T) {
 	help := serveHelp(t, relayProgram(t))
 	for _, want := range []struct{ file, text, text2 string }{
 		{"", "Default :4433 ", "Default 127.0.0.1:9464 "},
-		{"Dockerfile", "\nEXPOSE 4433/udp\n", "\nENTRYPOINT [\"/blindrelay\"]\nCMD [\"serve\"]\n"},
-		{"Dockerfile.release", "\nEXPOSE 4433/udp\n", "\nENTRYPOINT [\"/blindrelay\"]\nCMD [\"serve\"]\n"},
-		{"compose.yaml", "\n      - \"4433:4433/udp\"\n", "\n      BLINDRELAY_OPS: :9464\n"},
+		{"Dockerfile", "\nEXPOSE 4433/udp 4433/tcp\n", "\nENTRYPOINT [\"/blindrelay\"]\nCMD [\"serve\"]\n"},
+		{"Dockerfile.release", "\nEXPOSE 4433/udp 4433/tcp\n", "\nENTRYPOINT [\"/blindrelay\"]\nCMD [\"serve\"]\n"},
+		{"compose.yaml", "\n      - \"4433:4433/udp\"\n      - \"4433:4433/tcp\"\n", "\n      BLINDRELAY_OPS: :9464\n"},
 		{"compose.yaml", "\n  relay:\n", "\n      - ./prometheus/prometheus.yml:/etc/prometheus/prometheus.yml:ro\n"},
 		{"prometheus/prometheus.yml", "targets: [relay:9464]", "job_name: blindrelay"},
 	} {
@@ -185,7 +185,7 @@ func TestConfinement(t *testing.T) {
 			"ExecStart=/usr/local/bin/blindrelay serve", "EnvironmentFile=-/etc/blindrelay/blindrelay.env",
 			"DynamicUser=yes", "StateDirectory=blindrelay", "StateDirectoryMode=0700", "LimitCORE=0", "LimitNOFILE=65536",
 			"CapabilityBoundingSet=", "AmbientCapabilities=", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes",
-			"PrivateDevices=yes", "MemoryDenyWriteExecute=yes", "RestrictNamespaces=yes", "RestrictAddressFamilies=AF_INET AF_INET6",
+			"PrivateDevices=yes", "MemoryDenyWriteExecute=yes", "RestrictNamespaces=yes", "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
 			"SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources",
 		},
 		"Dockerfile":         {"USER 65532:65532", "FROM scratch"},
@@ -207,9 +207,37 @@ func TestConfinement(t *testing.T) {
 	}
 }
 
+// TestStopTime lets the relay have the time that it takes to end.
+func TestStopTime(t *testing.T) {
+	find := func(what, text, pattern string) time.Duration {
+		t.Helper()
+		m := regexp.MustCompile(pattern).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("%s does not hold %q", what, pattern)
+		}
+		d, err := time.ParseDuration(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	drain := find("the relay's help", serveHelp(t, relayProgram(t)), `--drain-timeout=DURATION .*?Default (\S+) `)
+	for _, given := range []time.Duration{
+		find("the unit", read(t, "systemd/blindrelay.service"), `(?m)^TimeoutStopSec=(\S+)$`),
+		find("compose.yaml", read(t, "compose.yaml"), `(?m)^    stop_grace_period: (\S+)$`),
+	} {
+		if given < drain+5*time.Second || given > drain+15*time.Second {
+			t.Errorf("the relay takes up to %v and 5 s, and is given %v", drain, given)
+		}
+	}
+}
+
 // TestSocketBuffers holds the sysctl file against what the relay asks for.
 func TestSocketBuffers(t *testing.T) {
 	text := read(t, "sysctl/99-blindrelay.conf")
+	if line := "net.ipv4.tcp_allowed_congestion_control = reno cubic bbr\n"; !strings.Contains(text, line) {
+		t.Errorf("the file lacks %q", line)
+	}
 	for _, name := range []string{"rmem_max", "wmem_max"} {
 		if line := fmt.Sprintf("net.core.%s = %d\n", name, 7<<20); !strings.Contains(text, line) {
 			t.Errorf("the file lacks %q", line)

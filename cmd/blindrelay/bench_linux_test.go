@@ -102,7 +102,7 @@ func bareRoute(b *testing.B) route {
 	var sessions [2]transport.Session
 	for i := range sessions {
 		var err error
-		if sessions[i], err = newDialer(b).Dial(b.Context(), p.relay(b), nil); err != nil {
+		if sessions[i], err = newDialer(b).DialQUIC(b.Context(), p.relay(b), nil); err != nil {
 			b.Fatal(err)
 		}
 	}

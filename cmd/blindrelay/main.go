@@ -2,10 +2,13 @@
 // servers and forwards what they say, sealed, without a key to read it.
 //
 //	blindrelay serve --allow ROUTE
+//	blindrelay drain
 //
-// It prints one line, HOST:PORT#PIN, when it listens; logs go to stderr. Every
-// flag can be given as an environment variable BLINDRELAY_*. It ends with 0
-// after SIGTERM or SIGINT, 1 when something failed, 2 when it was called wrong.
+// It prints one line, HOST:PORT[/TCPPORT]#PIN, when it listens; logs go to stderr. Every
+// flag can be given as an environment variable BLINDRELAY_*. SIGTERM, SIGINT
+// or `blindrelay drain` let it end once its endpoints have moved elsewhere,
+// with 0; a second signal ends it at once. It ends with 1 when something
+// failed, 2 when it was called wrong.
 package main
 
 import (
@@ -25,7 +28,8 @@ const (
 )
 
 type cli struct {
-	Serve   serveCmd   `cmd:"" help:"Run the relay until SIGTERM or SIGINT."`
+	Serve   serveCmd   `cmd:"" help:"Run the relay until SIGTERM, SIGINT or drain."`
+	Drain   drainCmd   `cmd:"" help:"Empty the running relay: its endpoints move elsewhere, then it ends. Prints how many sessions are left."`
 	Version versionCmd `cmd:"" help:"Print the version."`
 }
 

@@ -37,7 +37,7 @@ func listenOps(addr string, metrics prometheus.Gatherer, log *slog.Logger) (*ops
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !o.ready.Load() {
-			http.Error(w, "not listening", http.StatusServiceUnavailable)
+			http.Error(w, "not listening, or being emptied", http.StatusServiceUnavailable)
 			return
 		}
 		io.WriteString(w, "ok\n")

@@ -119,7 +119,8 @@ func TestMetrics(t *testing.T) {
 	}
 	for name, want := range map[string]int{
 		"blindrelay_build_info": 1, "blindrelay_agents": 1, "blindrelay_sessions": 2, "blindrelay_streams": 1,
-		"blindrelay_sessions_ended_total": 23, "blindrelay_streams_refused_total": 23, "blindrelay_streams_ended_total": 23,
+		"blindrelay_sessions_ended_total": 26, "blindrelay_streams_refused_total": 26, "blindrelay_streams_ended_total": 26,
+		"blindrelay_draining": 1, "blindrelay_measurements_total": 2, "blindrelay_measured_bytes_total": 2, "blindrelay_measurements_refused_total": 5,
 		"blindrelay_handshakes_failed_total": 3, "blindrelay_forwarded_bytes_total": 2, "go_goroutines": 1, "process_open_fds": 1,
 	} {
 		if n, err := testutil.GatherAndCount(reg, name); err != nil || n != want {

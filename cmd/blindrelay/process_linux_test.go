@@ -265,11 +265,11 @@ func register(t testing.TB, d *transport.Dialer, r wire.Relay, cert tls.Certific
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	s, err := d.Dial(ctx, r, &cert)
+	s, err := d.DialQUIC(ctx, r, &cert)
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, err := hop.Register(ctx, s, []wire.TokenHash{token.Hash()})
+	a, err := hop.Register(ctx, s, wire.Register{Tokens: []wire.TokenHash{token.Hash()}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func attach(t testing.TB, d *transport.Dialer, r wire.Relay, route wire.Route) *
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	s, err := d.Dial(ctx, r, nil)
+	s, err := d.DialQUIC(ctx, r, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

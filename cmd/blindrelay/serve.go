@@ -19,11 +19,12 @@ import (
 )
 
 type serveCmd struct {
-	Listen string      `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
-	State  string      `placeholder:"DIR" type:"path" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
-	Ops    string      `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
-	Admit  string      `enum:"none,open" default:"none" placeholder:"none|open" help:"open: admit every agent. none: only those of --allow. Default ${default}."`
-	Allow  []routeFlag `placeholder:"ROUTE" help:"Admit the agent of this route, as blindlink prints it. May be given again, or with commas."`
+	Listen    string      `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
+	ListenTCP *string     `name:"listen-tcp" placeholder:"HOST:PORT" help:"TCP address for endpoints whose network blocks UDP, best with port 443; \"\" is none. Default that of --listen, the same port."`
+	State     string      `placeholder:"DIR" type:"path" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
+	Ops       string      `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
+	Admit     string      `enum:"none,open" default:"none" placeholder:"none|open" help:"open: admit every agent. none: only those of --allow. Default ${default}."`
+	Allow     []routeFlag `placeholder:"ROUTE" help:"Admit the agent of this route, as blindlink prints it. May be given again, or with commas."`
 
 	BufferMemory byteSize `placeholder:"SIZE" help:"Memory that all forwarded streams together may hold, buffers and QUIC windows. Default a quarter of the memory of the machine or of the control group."`
 	JitterBuffer byteSize `default:"1M" placeholder:"SIZE" help:"What one direction of one stream may buffer. Default ${default}."`
@@ -33,12 +34,14 @@ type serveCmd struct {
 	ResetKey string `type:"path" placeholder:"FILE" help:"32 bytes in base64 in place of reset.key in the state directory. Replicas share it."`
 	TokenKey string `type:"path" placeholder:"FILE" help:"32 bytes in base64 in place of token.key in the state directory. Replicas share it."`
 
+	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"How long endpoints may take to move elsewhere after SIGTERM or SIGINT, before the relay ends their sessions; 0: it does so at once. Default ${default}."`
+
 	Sockets   int        `placeholder:"N" help:"UDP sockets that share the port. Default one for each core."`
 	LogFormat string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
 	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 }
 
-// endWithin bounds everything between the signal and the end.
+// endWithin bounds everything between the end of a drain and the end.
 const endWithin = 4 * time.Second
 
 func (c *serveCmd) Run(ctx context.Context) error {
@@ -97,20 +100,76 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	defer ln.Close()
 
-	if err := c.announce(log, id, sockets.Conns()[0].LocalAddr().(*net.UDPAddr).Port); err != nil {
+	socket, err := listenDrain(c.State, r.Endpoints)
+	if err != nil {
+		log.Warn("`blindrelay drain` cannot reach this relay, SIGTERM can", "err", err)
+	} else {
+		defer socket.close()
+	}
+
+	listeners := []listener{ln}
+	udpPort := sockets.Conns()[0].LocalAddr().(*net.UDPAddr).Port
+	tcpPort := udpPort
+	if address := c.tcpAddress(udpPort); address != "" {
+		tcp, port, err := c.listenTCP(address, id, r.HandshakeFailed, log)
+		if err != nil {
+			return err
+		}
+		defer tcp.Close()
+		listeners, tcpPort = append(listeners, tcp), port
+	}
+
+	if err := c.announce(log, id, udpPort, tcpPort); err != nil {
 		return err
 	}
 	if o != nil {
 		o.ready.Store(true)
 	}
-	err = r.Serve(ctx, ln)
-	if o != nil {
-		o.ready.Store(false)
+	err = c.serve(ctx, r, listeners, socket, func(within time.Duration) {
+		if o != nil {
+			o.ready.Store(false)
+		}
+		log.Info("ending: no new sessions, endpoints are asked to move", "endpoints", r.Endpoints(), "within", within)
+	})
+	log.Info("shutting down", "endpoints", r.Endpoints())
+	if socket != nil {
+		socket.close()
 	}
-	log.Info("shutting down")
 	ending, done := context.WithTimeout(context.Background(), endWithin)
 	defer done()
-	return errors.Join(err, ln.Stop(), r.Shutdown(ending))
+	errs := []error{err}
+	for _, l := range listeners {
+		errs = append(errs, l.Stop())
+	}
+	return errors.Join(append(errs, r.Shutdown(ending))...)
+}
+
+// serve accepts sessions until a signal ends ctx or somebody asks at the
+// socket, which may be nil, then calls leaving and empties the relay. It
+// accepts on meanwhile, as new endpoints are to hear that they go elsewhere.
+func (c *serveCmd) serve(ctx context.Context, r *relay.Relay, listeners []listener, socket *drainServer, leaving func(within time.Duration)) error {
+	serving, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1) // the goroutine's one value
+	go func() { served <- serveAll(serving, r, listeners) }()
+	var asked chan time.Duration
+	if socket != nil {
+		asked = socket.asked
+	}
+	select {
+	case err := <-served:
+		stop()
+		return err
+	case within := <-asked:
+		leaving(within)
+		r.Drain(ctx, within)
+	case <-ctx.Done():
+		leaving(c.DrainTimeout)
+	}
+	if ctx.Err() != nil && c.DrainTimeout > 0 {
+		r.Drain(context.Background(), c.DrainTimeout)
+	}
+	stop()
+	return <-served
 }
 
 // check finds what flags cannot say together, and fills in defaults that
@@ -121,6 +180,8 @@ func (c *serveCmd) check() error {
 		return usageError{"--admit open admits every agent, which leaves --allow without effect: give one of the two"}
 	case c.TLSCert != "" && c.TLSKey == "":
 		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE"}
+	case c.DrainTimeout < 0:
+		return usageError{"--drain-timeout takes a time from 0 on, for example 30s"}
 	case c.Sockets < 0:
 		return usageError{"--sockets takes a number from 1, or none for one for each core"}
 	}
@@ -174,10 +235,13 @@ func listen(sockets *udp.Group, id *identity, failed func(wire.Code)) (*transpor
 
 // announce prints the line that an operator passes on, and logs what else
 // they should know.
-func (c *serveCmd) announce(log *slog.Logger, id *identity, port int) error {
+func (c *serveCmd) announce(log *slog.Logger, id *identity, udpPort, tcpPort int) error {
 	leaf := id.certificate.Leaf
 	pin := transport.PinOf(leaf)
-	address := wire.Relay{Addr: publicHostPort(c.Listen, port, leaf), Pin: pin}
+	address := wire.Relay{Addr: publicHostPort(c.Listen, udpPort, leaf), Pin: pin}
+	if tcpPort != udpPort {
+		address.TCPPort = uint16(tcpPort)
+	}
 	log.Info("listening", "address", address.String(), "buffer_memory", int64(c.BufferMemory), "state", c.State)
 	switch {
 	case c.Admit == "open":

@@ -25,9 +25,9 @@ func TestServe(t *testing.T) {
 	for name, sig := range map[string]os.Signal{"SIGTERM": syscall.SIGTERM, "SIGINT": os.Interrupt} {
 		t.Run(name, func(t *testing.T) {
 			ops := freePort(t)
-			p := serve(t, "serve", "--admit", "open", "--ops", ops)
+			p := serve(t, "serve", "--admit", "open", "--ops", ops, "--drain-timeout", "0")
 			if !p.relay(t).Pinned() || !strings.HasPrefix(p.address, "127.0.0.1:") {
-				t.Errorf("the relay's line is %q, want HOST:PORT#PIN", p.address)
+				t.Errorf("the relay's line is %q, want HOST:PORT[/TCPPORT]#PIN", p.address)
 			}
 			a, route := register(t, newDialer(t), p.relay(t), transporttest.Certificate(t))
 			ctx := t.Context()
@@ -115,7 +115,7 @@ func wantRefused(t *testing.T, r wire.Relay, cert tls.Certificate) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = hop.Register(ctx, s, nil)
+	_, err = hop.Register(ctx, s, wire.Register{})
 	if closed, ok := errors.AsType[*wire.ClosedError](err); !ok || closed.Code != wire.CodeNotAdmitted {
 		t.Errorf("register: %v, want not admitted", err)
 	}
@@ -171,8 +171,10 @@ func TestMistakes(t *testing.T) {
 		"no level":          {[]string{"serve", "--log-level", "loud"}, 2, "loud"},
 		"open and allow":    {[]string{"serve", "--admit", "open", "--allow", wire.Route{}.String()}, 2, "give one of the two"},
 		"certificate alone": {[]string{"serve", "--tls-cert", "x"}, 2, "--tls-key"},
+		"negative drain":    {[]string{"serve", "--drain-timeout", "-1s"}, 2, "--drain-timeout"},
 		"too little memory": {[]string{"serve", "--state", good, "--buffer-memory", "1M"}, 1, "--buffer-memory"},
 		"port in use":       {[]string{"serve", "--state", good, "--listen", udp.LocalAddr().String()}, 1, "another program"},
+		"tcp port in use":   {[]string{"serve", "--state", good, "--listen", "127.0.0.1:0", "--listen-tcp", tcp.Addr().String()}, 1, "--listen-tcp"},
 		"ops port in use":   {[]string{"serve", "--state", good, "--ops", tcp.Addr().String()}, 1, "--ops"},
 		"open state":        {[]string{"serve", "--state", open}, 1, "chmod 700"},
 		"state is a file":   {[]string{"serve", "--state", world}, 1, "not a directory"},
@@ -212,12 +214,65 @@ func TestEnvironment(t *testing.T) {
 	cmd := command(t, "serve", "serve")
 	state := filepath.Join(t.TempDir(), "state")
 	cmd.Env = append(cmd.Env, "BLINDRELAY_LISTEN=127.0.0.1:0", "BLINDRELAY_OPS=", "BLINDRELAY_STATE="+state,
-		"BLINDRELAY_ADMIT=open", "BLINDRELAY_LOG_FORMAT=json", "BLINDRELAY_BUFFER_MEMORY=64M")
+		"BLINDRELAY_ADMIT=open", "BLINDRELAY_DRAIN_TIMEOUT=0", "BLINDRELAY_LOG_FORMAT=json", "BLINDRELAY_BUFFER_MEMORY=64M")
 	p := start(t, cmd)
 	register(t, newDialer(t), p.relay(t), transporttest.Certificate(t))
 	p.stop(t, syscall.SIGTERM)
 	if said := p.stderr.String(); !strings.HasPrefix(said, "{") || !strings.Contains(said, `"buffer_memory":67108864`) {
 		t.Errorf("the log says\n%s", said)
+	}
+}
+
+// TestListenTCP lets an agent and a device in over TCP: at the port of UDP, at
+// one that was asked for, and not at all.
+func TestListenTCP(t *testing.T) {
+	for name, tc := range map[string]struct {
+		args  []string
+		other bool // than the port of UDP
+		none  bool
+	}{
+		"as UDP":  {},
+		"another": {args: []string{"--listen-tcp", "127.0.0.1:0"}, other: true},
+		"none":    {args: []string{"--listen-tcp", ""}, none: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := serve(t, "serve", append([]string{"--admit", "open", "--drain-timeout", "0"}, tc.args...)...)
+			at := p.relay(t)
+			if (at.TCPPort != 0) != tc.other {
+				t.Errorf("the relay's line is %q", p.address)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			cert := transporttest.Certificate(t)
+			s, err := newDialer(t).DialTCP(ctx, at, &cert)
+			if tc.none {
+				if err == nil || !strings.Contains(err.Error(), "--listen-tcp") {
+					t.Errorf("dialed over TCP: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			a, err := hop.Register(ctx, s, wire.Register{Tokens: []wire.TokenHash{token.Hash()}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The device comes over QUIC: carriers join.
+			if _, err := attach(t, newDialer(t), at, wire.RouteOf(cert.Leaf.RawSubjectPublicKeyInfo)).Open(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.Accept(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if code := p.stop(t, syscall.SIGTERM); code != 0 {
+				t.Errorf("exit code %d\n%s", code, &p.stderr)
+			}
+			<-a.Done()
+			if closed, ok := errors.AsType[*wire.ClosedError](a.Err()); !ok || closed.Code != wire.CodeShutdown {
+				t.Errorf("the agent heard %v, want a goodbye", a.Err())
+			}
+		})
 	}
 }
 
