@@ -68,29 +68,33 @@ func (s *Server) arrive(id uint64, st Stream) (live func(), err error) {
 	if err := st.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return nil, err
 	}
-	var b [openPrefaceLen]byte
+	var b [openPrefaceLen + resumptionLen]byte
 	if _, err := io.ReadFull(st, b[:1]); err != nil {
 		return nil, fmt.Errorf("read the kind of a stream: %w", err)
 	}
 	switch b[0] {
 	case kindControl:
 		return s.control(id, st)
-	case kindSealed:
-		if _, err := io.ReadFull(st, b[1:]); err != nil {
+	case kindSealed, kindResumed:
+		n := openPrefaceLen
+		if b[0] == kindResumed {
+			n = len(b)
+		}
+		if _, err := io.ReadFull(st, b[1:n]); err != nil {
 			return nil, fmt.Errorf("read the preface of a stream: %w", err)
 		}
-		return nil, s.sealed(id, st, b[:])
+		return nil, s.sealed(id, st, b[:n])
 	}
 	return nil, fmt.Errorf("%w: kind 0x%02x", ErrSpliced, b[0])
 }
 
-// control makes a stream a session or a pairing conversation.
+// control makes a stream a link or a pairing conversation.
 func (s *Server) control(id uint64, st Stream) (live func(), err error) {
 	if !s.beginHandshake(id) {
 		return nil, errBusy
 	}
-	var v *served
-	defer func() { s.endHandshake(id, v) }()
+	var l servedLink
+	defer func() { s.endHandshake(id, l) }()
 	t, cs, device, err := s.handshake(st)
 	if err != nil {
 		return nil, err
@@ -104,20 +108,95 @@ func (s *Server) control(id uint64, st Stream) (live func(), err error) {
 		pc.self, pc.peer = server, device
 		return s.pairing(pc)
 	}
-	core, err := newSession(st, t, cs, server, device, s.pool, s.cfg.Log)
+	binding, err := export(cs, exporterBinding, server, device)
+	if err != nil {
+		return nil, err
+	}
+	var v *served
+	if cs.NegotiatedProtocol == alpnJoin {
+		if v, err = s.joining(t, device, binding); v == nil && err == nil {
+			return func() { refuseJoin(st, t) }, nil
+		}
+	} else {
+		v, err = s.beginning(cs, device)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := st.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	n := servedLink{newLink(v.session, st, t, binding, nil), v}
+	if w, admitted := s.admit(v); admitted {
+		switch err := v.link(n.Link); err {
+		case nil:
+			l = n
+			l.say(Frame{Type: frameWelcome, Payload: w.payload()})
+		case errLinks:
+			return nil, err
+		}
+	}
+	return func() {
+		n.run(time.Duration(v.idle.Load()), unknown)
+		s.forgetLink(id, n)
+	}, nil
+}
+
+// beginning makes a session of a handshake.
+func (s *Server) beginning(cs tls.ConnectionState, device Pin) (*served, error) {
+	server := s.cfg.Identity.Pin()
+	core, err := newSession(cs, server, device, s.pool, s.cfg.Log)
 	if err != nil {
 		return nil, err
 	}
 	core.self, core.peer = server, device
-	n := &served{session: core}
-	if err := s.register(n); err != nil {
+	v := &served{session: core}
+	core.stranger = v.never
+	if err := s.register(v); err != nil {
 		return nil, err
 	}
-	w, admitted := s.admit(n)
-	if admitted {
-		v = n
+	s.wg.Go(func() {
+		v.keep()
+		v.wg.Wait()
+		s.forget(v)
+	})
+	return v, nil
+}
+
+// joining reads a device's JOIN and returns the session that it names, or nil
+// if there is none: the device's session ended here, or was never here.
+func (s *Server) joining(t *tls.Conn, device Pin, binding []byte) (*served, error) {
+	f, err := ReadFrame(t)
+	if err != nil {
+		return nil, fmt.Errorf("read JOIN: %w", err)
 	}
-	return func() { s.serve(id, n, w) }, nil
+	if f.Type != frameJoin {
+		return nil, fmt.Errorf("%w: type 0x%02x instead of JOIN", ErrFrame, f.Type)
+	}
+	j, err := parseJoin(f.Payload)
+	if err != nil {
+		return nil, err
+	}
+	v := s.session(j.session, device)
+	if v == nil || !j.verify(v.secret, binding) {
+		return nil, nil
+	}
+	for _, c := range v.open() {
+		if j.over(c.name.id) {
+			c.leave(wire.CodeNone)
+		}
+	}
+	return v, nil
+}
+
+// refuseJoin tells a device that its session is not here any more.
+func refuseJoin(st Stream, t *tls.Conn) {
+	farewell(st, func() error {
+		if err := WriteFrame(t, *goAwayFrame(wire.CodeNone, "the server's agent does not know this session any more")); err != nil {
+			return err
+		}
+		return t.CloseWrite()
+	})
 }
 
 // handshake runs the handshake. Until it has returned nil the device's key is
@@ -131,7 +210,7 @@ func (s *Server) handshake(st Stream) (*tls.Conn, tls.ConnectionState, Pin, erro
 	if err != nil {
 		return nil, cs, device, err
 	}
-	return t, cs, device, st.SetDeadline(time.Time{})
+	return t, cs, device, nil
 }
 
 // admit asks whether the device of a registered session may come in, and ends
@@ -149,20 +228,9 @@ func (s *Server) admit(v *served) (Welcome, bool) {
 		v.goAway(wire.CodeRefused, "the server's agent is set up wrongly; its log says how")
 		return Welcome{}, false
 	}
-	v.maxStreams = 2 * w.MaxStreams
-	v.setIdle(w.Idle)
+	v.maxStreams.Store(int64(2 * w.MaxStreams))
+	v.idle.Store(int64(w.Idle))
 	return w, true
-}
-
-// serve runs a session to its end.
-func (s *Server) serve(id uint64, v *served, w Welcome) {
-	defer s.forget(id, v)
-	if !v.ended.Load() {
-		if err := v.send(Frame{Type: frameWelcome, Payload: w.payload()}); err != nil {
-			v.end(fmt.Errorf("welcome the device: %w", err), nil, wire.CodeCancelled)
-		}
-	}
-	v.run(time.Duration(v.idle.Load()), unknown)
 }
 
 // pairing takes a place for a pairing conversation.
@@ -171,6 +239,9 @@ func (s *Server) pairing(pc *PairingConn) (live func(), err error) {
 	defer s.mu.Unlock()
 	if s.pairings >= maxPairings {
 		return nil, errBusy
+	}
+	if err := pc.st.SetDeadline(time.Time{}); err != nil {
+		return nil, err
 	}
 	s.pairings++
 	return func() {
@@ -187,61 +258,115 @@ func (s *Server) pairing(pc *PairingConn) (live func(), err error) {
 	}, nil
 }
 
-// sealed makes a stream with this preface a Conn of its session.
+// sealed makes a stream with this preface a carrier of a Conn of its session,
+// a new one if it is the first.
 func (s *Server) sealed(id uint64, st Stream, preface []byte) error {
 	p, err := parseOpenPreface(preface)
 	if err != nil {
 		return err
 	}
-	v, name, in, err := s.match(id, &p)
+	l, name, theirs, err := s.match(id, &p)
 	if err != nil {
 		return err
 	}
-	c, err := acceptConn(v.session, st, name, in)
-	if err != nil {
-		return err
-	}
-	if err := st.SetDeadline(time.Time{}); err != nil {
-		return err
-	}
-	if err := v.take(c, p.id); err != nil {
-		return err
+	v := l.session
+	var at resumption
+	if preface[0] == kindResumed {
+		if l, at, err = s.resumption(id, l, preface[openPrefaceLen:], theirs.resume); err != nil {
+			return err
+		}
 	}
 	if _, err := s.cfg.Admit(v.peer); err != nil {
 		v.goAway(wire.CodeRefused, "this device is no longer on the server's list of devices")
 		return fmt.Errorf("device %s: %w", v.peer, err)
 	}
+	if err := st.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	c, fresh, err := v.take(name, theirs, at.number > 0)
+	if err != nil {
+		return err
+	}
+	if preface[0] == kindResumed {
+		err = c.resumeAt(l.Link, st, at)
+	} else {
+		err = c.begin(&carrier{st: st, link: l.Link, preface: c.preface})
+	}
+	switch {
+	case err == ErrReplay:
+		c.kill(err, wire.CodeTampered)
+		v.attacked(err)
+	case err != nil && fresh:
+		c.Reset(wire.CodeCancelled)
+	}
+	if err != nil || !fresh {
+		return err
+	}
 	select {
 	case s.accepted <- c:
-		return nil
 	default:
 		c.Reset(wire.CodeBusy)
-		return errBusy
-	}
-}
-
-// take registers a stream under its number, which must be new.
-func (v *served) take(c *Conn, id uint64) error {
-	v.mu.Lock()
-	fresh := v.seen.use(id)
-	v.mu.Unlock()
-	if !fresh {
-		v.attacked(ErrReplay)
-		return ErrReplay
-	}
-	if err := v.add(c, v.maxStreams); err != nil {
-		if err == ErrTooManyStreams {
-			err = errBusy
-		}
-		return err
 	}
 	return nil
 }
 
+// take returns the stream with this name, and makes it if its number is new.
+// again says that the device has tried to open it before: what is over here
+// may have been lost on the way there.
+func (v *served) take(name *streamName, theirs sealedHalf, again bool) (c *Conn, fresh bool, err error) {
+	v.opening.Lock()
+	defer v.opening.Unlock()
+	if c := v.conn(name.id); c != nil {
+		if dead := c.dead.Load(); dead != nil {
+			code := wire.CodeCancelled
+			if c.delivered.Load() {
+				code = wire.CodeNone
+			}
+			v.cancelLater(name.id, code)
+			return nil, false, errOver
+		}
+		return c, false, nil
+	}
+	switch {
+	case v.seen.use(name.id):
+	case v.forgone.has(name.id):
+		return nil, false, errOver
+	case again || v.joined():
+		v.cancelLater(name.id, wire.CodeNone)
+		return nil, false, errOver
+	default:
+		v.attacked(ErrReplay)
+		return nil, false, ErrReplay
+	}
+	if c, err = acceptConn(v.session, name, theirs); err != nil {
+		return nil, false, err
+	}
+	if err = v.add(c, int(v.maxStreams.Load())); err == ErrTooManyStreams {
+		v.cancelLater(name.id, wire.CodeBusy)
+		err = errBusy
+	}
+	return c, true, err
+}
+
+// never makes sure that a stream whose end has overtaken its beginning is not
+// taken, and returns it if it was.
+func (v *served) never(id uint64) *Conn {
+	v.opening.Lock()
+	defer v.opening.Unlock()
+	c := v.conn(id)
+	if c == nil && id <= maxStreamID && v.seen.use(id) {
+		v.forgone.use(id)
+	}
+	return c
+}
+
+// errOver refuses a carrier of a stream that is over here.
+var errOver = errors.New("the stream is over")
+
 // match finds the session that a stream belongs to. While a handshake of the
 // attachment runs, the stream may belong to the session that comes of it: a
 // device may use a session before the agent has seen the end of its handshake.
-func (s *Server) match(id uint64, p *openPreface) (*served, *streamName, *half, error) {
+func (s *Server) match(id uint64, p *openPreface) (l servedLink, name *streamName, theirs sealedHalf, err error) {
 	timeout := time.NewTimer(handshakeTimeout)
 	defer timeout.Stop()
 	for {
@@ -249,23 +374,43 @@ func (s *Server) match(id uint64, p *openPreface) (*served, *streamName, *half, 
 		a := s.attachments[id]
 		if a == nil {
 			s.mu.Unlock()
-			return nil, nil, nil, ErrSpliced
+			return l, nil, theirs, ErrSpliced
 		}
-		sessions, changed, shaking := slices.Clone(a.sessions), a.changed, a.handshakes > 0
+		links, changed, shaking := slices.Clone(a.links), a.changed, a.handshakes > 0
 		s.mu.Unlock()
-		for _, v := range sessions {
-			name, in, err := p.verify(v.suite, v.secret)
+		for _, l := range slices.Backward(links) {
+			name, theirs, err := p.verify(l.session.suite, l.session.secret)
 			if !errors.Is(err, ErrSpliced) {
-				return v, name, in, err
+				return l, name, theirs, err
 			}
 		}
 		if !shaking {
-			return nil, nil, nil, ErrSpliced
+			return l, nil, theirs, ErrSpliced
 		}
 		if err := s.park(a, changed, timeout.C); err != nil {
-			return nil, nil, nil, err
+			return l, nil, theirs, err
 		}
 	}
+}
+
+// resumption verifies the rest of a further carrier's preface, and returns which
+// of the attachment's links of the session of l it was made for.
+func (s *Server) resumption(id uint64, l servedLink, b, resume []byte) (servedLink, resumption, error) {
+	s.mu.Lock()
+	var links []servedLink
+	if a := s.attachments[id]; a != nil {
+		links = slices.Clone(a.links)
+	}
+	s.mu.Unlock()
+	for _, o := range slices.Backward(links) {
+		if o.session != l.session {
+			continue
+		}
+		if at, err := verifyResumption(b, resume, o.binding); err != ErrSpliced {
+			return o, at, err
+		}
+	}
+	return l, resumption{}, ErrSpliced
 }
 
 // park waits until a handshake of the attachment has ended.

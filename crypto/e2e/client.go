@@ -23,26 +23,28 @@ type ClientConfig struct {
 // maxSessionStreams is how many streams one session may open in its life.
 const maxSessionStreams = 1 << 32
 
-// Session is a device's session with an agent. It must be closed.
+// Session is a device's session with an agent. It outlives the relay
+// connections that carry it: see [Session.Join]. It must be closed.
 type Session struct {
 	*session
-	openHop func(ctx context.Context) (Stream, error)
+	cfg     ClientConfig
+	first   *Link
 	binding []byte
+	running sync.WaitGroup // keep
 
-	welcomed chan struct{} // closed by the control reader when welcome is set
-	welcome  Welcome
+	welcomed chan struct{} // closed by the first WELCOME
 
-	wg sync.WaitGroup // run
-
-	idMu   sync.Mutex
-	nextID uint64
+	mu      sync.Mutex
+	welcome Welcome // the latest one
+	nextID  uint64
 }
 
-// Connect makes a session on st, the first stream through the relay, and owns
-// st from the call on, also if it fails. It returns as soon as the device may
-// send. The agent has not admitted the device yet then: that is sure once
-// [Session.Welcome] returns nil or a Read on a stream of the session returns
-// content. Connect takes at most 10 s, less if ctx ends.
+// Connect makes a session on st, the first stream through a relay connection,
+// and owns st from the call on, also if it fails; cfg.Open opens further ones.
+// It returns as soon as the device may send. The agent has not admitted the
+// device yet then: that is sure once [Session.Welcome] returns nil or a Read on
+// a stream of the session returns content. Connect takes at most 10 s, less if
+// ctx ends.
 func Connect(ctx context.Context, st Stream, cfg ClientConfig) (*Session, error) {
 	if cfg.Open == nil {
 		st.Reset(wire.CodeCancelled)
@@ -58,6 +60,69 @@ func Connect(ctx context.Context, st Stream, cfg ClientConfig) (*Session, error)
 		return nil, fmt.Errorf("connect to the server: %w", err)
 	}
 	return s, nil
+}
+
+// Join takes the session over a further relay connection: st is its first
+// stream, which Join owns, and open opens further ones. From then on streams
+// are opened there, and those that have lost their carrier go on there. It
+// returns when the agent has taken the link, within 10 s, or less if ctx ends.
+// An agent that no longer has the session ends it.
+func (s *Session) Join(ctx context.Context, st Stream, open func(context.Context) (Stream, error)) (*Link, error) {
+	l, err := s.join(ctx, st, open)
+	if err != nil {
+		return nil, fmt.Errorf("go on with the session on another connection: %w", err)
+	}
+	select {
+	case <-l.taken:
+		return l, nil
+	case <-l.done:
+		err = l.reason()
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+		l.end(err)
+	}
+	return nil, fmt.Errorf("go on with the session on another connection: %w", err)
+}
+
+func (s *Session) join(ctx context.Context, st Stream, open func(context.Context) (Stream, error)) (*Link, error) {
+	t, cs, err := dial(ctx, st, s.cfg, alpnJoin)
+	if err != nil {
+		return nil, err
+	}
+	binding, err := export(cs, exporterBinding, s.cfg.Server, s.cfg.Identity.Pin())
+	if err != nil {
+		st.Reset(wire.CodeCancelled)
+		return nil, err
+	}
+	l := newLink(s.session, st, t, binding, open)
+	j := join{session: s.id}
+	if j.mac, err = joinMAC(s.secret, binding); err != nil {
+		st.Reset(wire.CodeCancelled)
+		return nil, err
+	}
+	s.mu.Lock()
+	j.next = s.nextID
+	for _, c := range s.open() {
+		j.streams = append(j.streams, c.name.id)
+	}
+	s.mu.Unlock()
+	l.say(Frame{Type: frameJoin, Payload: j.payload()})
+	return l, s.start(l)
+}
+
+// start runs a link.
+func (s *Session) start(l *Link) error {
+	serve := func() {
+		l.run(handshakeTimeout, func(f Frame) error { return s.handle(l, f) })
+		if l == s.first && !s.isWelcome() {
+			s.end(l.reason(), nil, wire.CodeCancelled)
+		}
+	}
+	if !s.run(serve) {
+		l.st.Reset(wire.CodeCancelled)
+		return s.ending()
+	}
+	return nil
 }
 
 // dial runs a device's handshake on st. After an error st is reset.
@@ -99,7 +164,7 @@ func dial(ctx context.Context, st Stream, cfg ClientConfig, alpn string) (*tls.C
 
 func startSession(st Stream, t *tls.Conn, cs tls.ConnectionState, cfg ClientConfig) (*Session, error) {
 	device := cfg.Identity.Pin()
-	core, err := newSession(st, t, cs, cfg.Server, device, newBufferPool(), logOr(cfg.Log))
+	core, err := newSession(cs, cfg.Server, device, newBufferPool(), logOr(cfg.Log))
 	if err != nil {
 		return nil, err
 	}
@@ -108,19 +173,34 @@ func startSession(st Stream, t *tls.Conn, cs tls.ConnectionState, cfg ClientConf
 	if err != nil {
 		return nil, err
 	}
-	s := &Session{session: core, openHop: cfg.Open, binding: binding, welcomed: make(chan struct{}), nextID: 1}
-	// An agent that admits the device says so at once.
-	s.wg.Go(func() { s.run(handshakeTimeout, s.handle) })
+	s := &Session{session: core, cfg: cfg, binding: binding, welcomed: make(chan struct{}), nextID: 1}
+	s.first = newLink(core, st, t, binding, cfg.Open)
+	if err := s.link(s.first); err != nil {
+		return nil, err
+	}
+	if err := s.start(s.first); err != nil {
+		return nil, err
+	}
+	s.running.Go(s.keep)
 	return s, nil
 }
 
+func (s *Session) isWelcome() bool {
+	select {
+	case <-s.welcomed:
+		return true
+	default:
+		return false
+	}
+}
+
 // handle handles the agent's frames.
-func (s *Session) handle(f Frame) error {
+func (s *Session) handle(l *Link, f Frame) error {
 	if f.Type != frameWelcome {
 		return unknown(f)
 	}
 	select {
-	case <-s.welcomed:
+	case <-l.taken:
 		return fmt.Errorf("%w: a second WELCOME", ErrFrame)
 	default:
 	}
@@ -128,65 +208,78 @@ func (s *Session) handle(f Frame) error {
 	if err != nil {
 		return err
 	}
+	s.idle.Store(int64(w.Idle))
+	s.mu.Lock()
 	s.welcome = w
-	s.setIdle(w.Idle)
-	close(s.welcomed)
+	s.mu.Unlock()
+	if l == s.first {
+		close(s.welcomed)
+	} else if err := s.link(l); err != nil {
+		l.end(err)
+		return nil
+	}
+	close(l.taken)
 	return nil
 }
 
 // OpenStream opens a sealed stream. It takes no round trip: the agent learns
-// of the stream with the first Write, which may be empty. The error is
-// [ErrTooManyStreams], the session's end, or ClientConfig.Open's.
+// of the stream with the first Write, which may be empty. While the session has
+// no link it waits for one. The error is [ErrTooManyStreams], the session's
+// end, or ctx's.
 func (s *Session) OpenStream(ctx context.Context) (*Conn, error) {
-	if s.ended.Load() {
-		return nil, s.ending()
+	for {
+		if s.ended.Load() {
+			return nil, s.ending()
+		}
+		l := s.awaitLink(ctx.Done())
+		if l == nil {
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("open a stream through the relay: %w", context.Cause(ctx))
+			}
+			continue // ended
+		}
+		st, err := l.open(ctx)
+		if err == nil {
+			return s.newStream(l, st)
+		}
+		err = fmt.Errorf("open a stream through the relay: %w", err)
+		if ctx.Err() != nil {
+			return nil, err
+		}
+		l.end(err)
 	}
-	id, err := s.takeID()
-	if err != nil {
-		return nil, err
-	}
-	st, err := s.openHop(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("open a stream through the relay: %w", err)
-	}
-	c, err := s.newStream(st, id)
-	if err != nil {
-		st.Reset(wire.CodeCancelled)
-		return nil, err
-	}
-	return c, nil
 }
 
-// takeID returns a stream number. Not every number has to become a stream.
-func (s *Session) takeID() (uint64, error) {
-	s.idMu.Lock()
-	defer s.idMu.Unlock()
-	if s.nextID > maxSessionStreams {
-		return 0, errors.New("the session has used up its stream numbers; connect again")
-	}
-	s.nextID++
-	return s.nextID - 1, nil
-}
-
-func (s *Session) newStream(st Stream, id uint64) (*Conn, error) {
-	c, err := openConn(s.session, st, id)
-	if err != nil {
-		return nil, err
-	}
+// newStream makes a stream with st as its first carrier. A JOIN sees both its
+// number and the stream, or neither.
+func (s *Session) newStream(l *Link, st Stream) (*Conn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	limit := defaultMaxStreams
-	select {
-	case <-s.welcomed:
+	if s.isWelcome() {
 		limit = s.welcome.MaxStreams
-	default:
 	}
-	return c, s.add(c, limit)
+	err := errStreamNumbers
+	if s.nextID <= maxSessionStreams {
+		var c *Conn
+		if c, err = openConn(s.session, l, st, s.nextID, limit); err == nil {
+			s.nextID++
+			return c, nil
+		}
+	}
+	st.Reset(wire.CodeCancelled)
+	return nil, err
 }
+
+var errStreamNumbers = errors.New("the session has used up its stream numbers; connect again")
 
 // Welcome waits until the agent has admitted the device, the session has
 // ended, or ctx has. A refusal is a [*GoAwayError].
 func (s *Session) Welcome(ctx context.Context) (Welcome, error) {
 	select {
 	case <-s.welcomed:
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		return s.welcome, nil
 	case <-s.done:
 		return Welcome{}, s.reason()
@@ -214,7 +307,19 @@ func (s *Session) Close(code wire.Code, reason string) error {
 	s.goAway(code, reason)
 	s.quiesce()
 	s.wg.Wait()
-	return s.farewellErr
+	s.running.Wait()
+	if !s.told.Load() {
+		return errUntold
+	}
+	return nil
+}
+
+var errUntold = errors.New("the server could not be told that the session has ended")
+
+// Link returns the newest link, nil if there is none now.
+func (s *Session) Link() *Link {
+	l, _ := s.current()
+	return l
 }
 
 func logOr(l *slog.Logger) *slog.Logger {

@@ -1,9 +1,10 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -11,215 +12,517 @@ import (
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
+// resumeWithin is how long a stream or a session waits for a carrier or a link
+// when it has none.
+const resumeWithin = 60 * time.Second
+
+// Sizes of buffers. The largest block has two full records with a preface
+// before them, the largest chunk what one record opens to.
 const (
-	// closeTimeout bounds how long Close waits for room for the end of stream.
-	closeTimeout = 5 * time.Second
-	// finTimeout is how long a Read waits for the FIN when the end of a half
-	// was verified.
-	finTimeout = 10 * time.Second
+	bufferLen = 33 << 10
+	chunkLen  = maxContent + 1 + maxPadding
 )
 
-// bufferLen is the one size of record buffers: two full records with a preface
-// before them, so that a Write of 32 KiB is one Write of the hop.
-const bufferLen = 33 << 10
+// Smaller blocks and chunks are of these sizes.
+var sizes = [...]int{512, 2 << 10, 9 << 10}
 
-type buffer [bufferLen]byte
+// classOf returns the index of the smallest size that n fits in.
+func classOf(n int) int {
+	for i, size := range sizes {
+		if n <= size {
+			return i
+		}
+	}
+	return len(sizes)
+}
 
-// bufferPool lends record buffers: to a Write while it runs, to a read half
-// while a Read runs and as long as bytes that were read wait in it.
-type bufferPool struct{ pool sync.Pool }
+type (
+	buffer   [bufferLen]byte
+	chunkBuf struct{ room []byte }
+)
+
+// bufferPool lends memory: blocks to a write half while its records are in the
+// log, record buffers to a carrier while it reads, chunks to a read half while
+// content waits.
+type bufferPool struct {
+	records        sync.Pool
+	blocks, chunks [len(sizes) + 1]sync.Pool
+}
 
 func newBufferPool() *bufferPool {
-	return &bufferPool{sync.Pool{New: func() any { return new(buffer) }}}
+	p := &bufferPool{records: sync.Pool{New: func() any { return new(buffer) }}}
+	for i := range p.blocks {
+		block, chunk := bufferLen, chunkLen
+		if i < len(sizes) {
+			block, chunk = sizes[i], sizes[i]
+		}
+		p.blocks[i].New = func() any { return newBlock(block) }
+		p.chunks[i].New = func() any { return &chunkBuf{make([]byte, chunk)} }
+	}
+	return p
 }
 
-func (p *bufferPool) get() *buffer  { return p.pool.Get().(*buffer) }
-func (p *bufferPool) put(b *buffer) { p.pool.Put(b) }
+func newBlock(size int) *block { return &block{room: make([]byte, size)} }
+
+func (p *bufferPool) get() *buffer  { return p.records.Get().(*buffer) }
+func (p *bufferPool) put(b *buffer) { p.records.Put(b) }
+
+// block returns an empty block with room for n bytes.
+func (p *bufferPool) block(n int) *block {
+	b := p.blocks[classOf(n)].Get().(*block)
+	*b = block{room: b.room, data: b.room[:0]}
+	return b
+}
+
+// free takes a block back that nobody uses any more.
+func (p *bufferPool) free(b *block) { p.blocks[classOf(len(b.room))].Put(b) }
+
+// chunk returns a chunk with room for n bytes.
+func (p *bufferPool) chunk(n int) chunk {
+	buf := p.chunks[classOf(n)].Get().(*chunkBuf)
+	return chunk{buf: buf, b: buf.room[:n]}
+}
+
+func (p *bufferPool) done(ch *chunk) {
+	if ch.buf != nil {
+		p.chunks[classOf(len(ch.buf.room))].Put(ch.buf)
+	}
+	*ch = chunk{}
+}
 
 // Conn is one sealed stream, a net.Conn. Read returns io.EOF only when the
-// other endpoint ended its half and everything before was verified. Its
-// methods may be called beside each other. A Conn must be closed or reset.
+// other endpoint ended its half and everything before was verified. It
+// outlives the relay connection that carries it. Its methods may be called
+// beside each other. A Conn must be closed or reset.
 type Conn struct {
 	// Set at construction.
-	st Stream
-	s  *session
+	s        *session
+	name     *streamName
+	opener   bool
+	preface  []byte        // of this side's half, on the first carrier
+	resume   []byte        // what this side's prefaces of further carriers are made with
+	theirs   []byte        // what the opener's are verified with, at the acceptor
+	readable chan struct{} // wakes Read; sent to without blocking; one place, because there is one reader
+	writable chan struct{} // wakes Write; likewise
+	gone     chan struct{} // closed when dead is set
 
-	rmu sync.Mutex // held by Read
-	r   reader
-	wmu sync.Mutex // held by Write and CloseWrite
-	w   writer
+	rmu  sync.Mutex // held by Read
+	head chunk      // being read
+	wmu  sync.Mutex // held by Write and CloseWrite
 
-	dead   atomic.Pointer[error] // why neither half works any more; set once
-	closed atomic.Bool           // Close or Reset was called
+	rd, wd    deadline
+	dead      atomic.Pointer[error] // why neither half works any more; set once
+	closed    atomic.Bool           // Close or Reset was called
+	delivered atomic.Bool           // dead, because nothing is left to be delivered
 
-	mu     sync.Mutex
-	readBy time.Time // the caller's read deadline
-	finBy  time.Time // when the FIN has to be there; zero unless a Read waits for it or did
+	mu       sync.Mutex
+	in       inbox
+	opening  *opening // of the other endpoint's half; nil at the opener before the reply's preface
+	replied  []byte   // the acceptor's preface: made at the acceptor, read at the opener
+	out      outbox
+	carriers []*carrier
+	opened   uint32      // number of the next carrier, at the opener
+	seen     smallWindow // numbers of carriers, at the acceptor
+	orphan   *time.Timer // runs while there is no carrier
+	gap      *time.Timer // runs while record gapAt is missing
+	gapAt    uint64
+	lastLoss error // why the latest carrier was lost
+	losses   int   // of carriers
+	futile   int   // carriers in a row that brought nothing
+	mending  bool  // the opener is looking for a carrier
+	finished bool  // nothing of the stream is left to be done
 }
 
-// openConn makes the opener's end of stream id on st.
-func openConn(s *session, st Stream, id uint64) (*Conn, error) {
-	name, out, preface, err := openHalf(s.suite, s.secret, id)
+// newConn makes a stream without carriers. mine is this side's half, theirs the
+// other one's, which the opener does not know yet.
+func newConn(s *session, name *streamName, preface []byte, mine, theirs sealedHalf) (*Conn, error) {
+	c := &Conn{
+		s: s, name: name, opener: theirs.secret == nil, preface: preface, resume: mine.resume, theirs: theirs.resume,
+		readable: make(chan struct{}, 1), writable: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+	var err error
+	if c.out.half, err = newHalf(s.suite, mine.secret); err != nil || c.opener {
+		return c, err
+	}
+	c.opening, err = newOpening(s.suite, theirs.secret)
+	return c, err
+}
+
+// openConn makes the opener's end of stream id with st as its first carrier. st
+// is the caller's if it fails. The session may have at most limit streams.
+func openConn(s *session, l *Link, st Stream, id uint64, limit int) (*Conn, error) {
+	name, half, preface, err := openHalf(s.suite, s.secret, id)
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{st: st, s: s}
-	c.w = writer{st: st, pool: s.pool, half: out, preface: preface}
-	c.r = reader{st: st, pool: s.pool, awaitFIN: c.awaitFIN, start: func(b []byte) (*half, error) {
-		return verifyAccept(name, s.secret, b)
-	}}
-	return c, nil
-}
-
-// acceptConn makes the acceptor's end of a stream whose preface was read from
-// st and verified.
-func acceptConn(s *session, st Stream, name *streamName, in *half) (*Conn, error) {
-	out, preface, err := acceptHalf(name, s.secret)
+	c, err := newConn(s, name, preface, half, sealedHalf{})
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{st: st, s: s}
-	c.w = writer{st: st, pool: s.pool, half: out, preface: preface}
-	c.r = reader{st: st, pool: s.pool, half: in, awaitFIN: c.awaitFIN}
-	return c, nil
+	c.opened = 1
+	if err := s.add(c, limit); err != nil {
+		return nil, err
+	}
+	return c, c.begin(&carrier{st: st, link: l, preface: preface})
+}
+
+// acceptConn makes the acceptor's end of a stream, without a carrier. theirs is
+// the opener's half.
+func acceptConn(s *session, name *streamName, theirs sealedHalf) (*Conn, error) {
+	half, preface, err := acceptHalf(name, s.secret)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(s, name, preface, half, theirs)
+}
+
+// begin adds the stream's first carrier.
+func (c *Conn) begin(k *carrier) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.opener && !c.seen.use(0) {
+		return ErrReplay
+	}
+	return c.attach(k)
+}
+
+// wake sends to a channel that has one place and one reader.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // Read reads content. After an error other than a timeout every Read returns
-// that error; a timeout loses nothing, and a later deadline resumes. Bytes of p
-// beyond the returned count may be overwritten.
+// that error; a timeout loses nothing, and a later deadline resumes.
 func (c *Conn) Read(p []byte) (int, error) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
-	if err := c.dead.Load(); err != nil {
-		return 0, *err
-	}
-	n, err := c.r.read(p)
-	if err != nil {
-		return 0, c.readError(err)
-	}
-	c.s.bytesIn.Add(int64(n))
-	return n, nil
-}
-
-// readError decides what an error of the read half means for the stream.
-func (c *Conn) readError(err error) error {
-	if dead := c.dead.Load(); dead != nil {
-		return *dead // the hop's error is only its echo
-	}
-	if isTimeout(err) {
-		c.mu.Lock()
-		late := !c.finBy.IsZero() && !time.Now().Before(c.finBy)
-		c.mu.Unlock()
-		if !late {
-			return err
+	for {
+		if err := c.failure(); err != nil {
+			return 0, err
 		}
-		err = ErrTruncated
-		c.r.fail(err)
+		if len(p) == 0 {
+			return 0, nil
+		}
+		if n := c.readSome(p); n > 0 {
+			c.s.bytesIn.Add(int64(n))
+			return n, nil
+		}
+		c.mu.Lock()
+		waiting, ended := c.in.queue.len() > 0, c.in.ended()
+		c.mu.Unlock()
+		if waiting {
+			continue
+		}
+		if ended {
+			return 0, io.EOF
+		}
+		select {
+		case <-c.readable:
+		case <-c.gone:
+		case <-c.rd.done():
+			return 0, os.ErrDeadlineExceeded
+		}
 	}
-	c.r.release()
-	if isTampered(err) {
-		c.kill(err, wire.CodeTampered)
-		c.s.attacked(err)
-	}
-	return err
 }
 
-// awaitFIN runs before each read of the hop that can only bring the FIN.
-func (c *Conn) awaitFIN() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.finBy = time.Now().Add(finTimeout)
-	c.applyReadDeadline()
-}
-
-// applyReadDeadline needs mu.
-func (c *Conn) applyReadDeadline() error {
-	t := c.readBy
-	if !c.finBy.IsZero() && (t.IsZero() || c.finBy.Before(t)) {
-		t = c.finBy
-	}
-	return c.st.SetReadDeadline(t)
-}
-
-// Write seals p and hands it to the hop before it returns; nothing is held
-// back for later Writes. Callers do best with 4 to 32 KiB at a time. The first
-// Write of a stream announces it to the other endpoint, also if p is empty.
-// After an error, timeouts included, the write half is unusable: what was
-// handed over is then unknown to the byte, and n counts only what surely was.
-func (c *Conn) Write(p []byte) (int, error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if err := c.dead.Load(); err != nil {
-		return 0, *err
-	}
-	n, err := c.w.write(p)
-	c.s.bytesOut.Add(int64(n))
-	return n, c.writeError(err)
-}
-
-// CloseWrite ends the write half: the other endpoint reads io.EOF after what
-// was written. It waits for a running Write.
-func (c *Conn) CloseWrite() error {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
+// failure is why nothing can be read or written any more.
+func (c *Conn) failure() error {
 	if err := c.dead.Load(); err != nil {
 		return *err
 	}
-	return c.writeError(c.w.end())
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	return nil
 }
 
-func (c *Conn) writeError(err error) error {
-	if dead := c.dead.Load(); err != nil && dead != nil {
-		return *dead
+// readSome copies what is there. Needs rmu.
+func (c *Conn) readSome(p []byte) (n int) {
+	for n < len(p) {
+		if len(c.head.b) == 0 {
+			c.s.pool.done(&c.head)
+			if !c.nextChunk() {
+				return n
+			}
+		}
+		k := copy(p[n:], c.head.b)
+		c.head.b = c.head.b[k:]
+		n += k
 	}
+	if len(c.head.b) == 0 {
+		c.s.pool.done(&c.head)
+		c.mu.Lock()
+		c.in.held = false
+		c.oweAck(0)
+		c.mu.Unlock()
+	}
+	return n
+}
+
+// nextChunk moves the queue's first chunk to head. Needs rmu.
+func (c *Conn) nextChunk() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.in.held = false
+	if c.in.queue.len() == 0 {
+		c.oweAck(0)
+		return false
+	}
+	full := c.in.queued > readAhead
+	c.head = c.in.shift()
+	c.in.held, c.in.reading = true, c.head.seq
+	if full && c.in.queued <= readAhead {
+		c.drained()
+	}
+	c.oweAck(len(c.head.b))
+	return true
+}
+
+// Write seals p and takes it over: it returns when all of p is in the stream's
+// log, from which it reaches the other endpoint over this carrier or another
+// one. Nothing is held back for later Writes. Callers do best with 4 to 32 KiB
+// at a time. The first Write of a stream announces it to the other endpoint,
+// also if p is empty. A timeout loses nothing: n counts what was taken.
+func (c *Conn) Write(p []byte) (n int, err error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if err := c.failure(); err != nil {
+		return 0, err
+	}
+	if c.out.end {
+		return 0, errWriteEnded
+	}
+	if c.wd.passedBy() {
+		return 0, os.ErrDeadlineExceeded
+	}
+	if len(p) == 0 && c.out.half.seq > 0 {
+		return 0, nil
+	}
+	for {
+		took, err := c.writeBlock(p, false)
+		n += took
+		c.s.bytesOut.Add(int64(took))
+		if err != nil {
+			return n, err
+		}
+		if p = p[took:]; len(p) == 0 {
+			return n, nil
+		}
+	}
+}
+
+// writeBlock waits for room and puts the next block of p into the log. Needs wmu.
+func (c *Conn) writeBlock(p []byte, end bool) (int, error) {
+	for !end {
+		c.mu.Lock()
+		unread, room := c.out.acked == stopped, c.reserve(bufferLen)
+		c.mu.Unlock()
+		if err := c.dead.Load(); err != nil {
+			return 0, *err
+		}
+		if unread {
+			return 0, errUnread
+		}
+		if room {
+			break
+		}
+		select {
+		case <-c.writable:
+		case <-c.gone:
+		case <-c.wd.done():
+			return 0, os.ErrDeadlineExceeded
+		}
+	}
+	b, took, err := c.sealBlock(p, end)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err != nil {
+		if !end {
+			c.unhold(bufferLen)
+		}
+		c.die(err, wire.CodeCancelled)
+		return 0, err
+	}
+	c.hold(b.cost())
+	if end {
+		c.out.last = b.end
+	} else {
+		c.unhold(bufferLen)
+	}
+	if dead := c.dead.Load(); dead != nil {
+		c.unhold(b.cost())
+		return 0, *dead
+	}
+	c.out.blocks.push(b)
+	c.wakeCarriers()
+	return took, nil
+}
+
+// wakeCarriers needs mu.
+func (c *Conn) wakeCarriers() {
+	for _, k := range c.carriers {
+		wake(k.more)
+	}
+}
+
+// drained wakes carriers that wait for a reader. Needs mu.
+func (c *Conn) drained() {
+	for _, k := range c.carriers {
+		wake(k.drained)
+	}
+}
+
+// CloseWrite ends the write half: the other endpoint reads io.EOF after what
+// was written. It waits for a running Write, and for nothing else: the end is
+// delivered like what was written.
+func (c *Conn) CloseWrite() error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if err := c.failure(); err != nil {
+		return err
+	}
+	return c.endWrite()
+}
+
+// endWrite needs wmu.
+func (c *Conn) endWrite() error {
+	if c.out.end {
+		return nil
+	}
+	c.out.end = true
+	_, err := c.writeBlock(nil, true)
 	return err
 }
 
 // Close ends the write half as CloseWrite does, unless that was done, and
-// reads no further. It waits at most 5 s for room for the end. A stream whose
-// end cannot be written, or that a Write is running on, is reset, and the
-// error says why.
+// reads no further. What was written is delivered after it, while the session
+// lasts. A stream on which a Write is running is reset, and the error says so.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
-	defer c.s.remove(c)
 	if c.dead.Load() != nil {
 		c.quiesce()
+		c.retire()
 		return nil
 	}
-	err := errWriteRuns
-	if c.wmu.TryLock() {
-		c.st.SetWriteDeadline(time.Now().Add(closeTimeout))
-		err = c.w.end()
-		c.wmu.Unlock()
-	}
-	if err != nil {
+	if !c.wmu.TryLock() {
 		c.kill(net.ErrClosed, wire.CodeCancelled)
-		err = fmt.Errorf("close a sealed stream: %w", err)
-	} else {
-		closed := net.ErrClosed
-		c.dead.CompareAndSwap(nil, &closed)
-		c.st.StopRead()
+		c.quiesce()
+		c.retire()
+		return fmt.Errorf("close a sealed stream: a write was still running")
 	}
-	c.quiesce()
-	return err
+	err := c.endWrite()
+	c.wmu.Unlock()
+	c.mu.Lock()
+	c.stopReading()
+	c.mu.Unlock()
+	c.settle()
+	c.retire()
+	if err != nil && c.dead.Load() == nil {
+		return fmt.Errorf("close a sealed stream: %w", err)
+	}
+	return nil
+}
+
+// stopReading drops what has arrived and asks for no more. Needs mu.
+func (c *Conn) stopReading() {
+	if c.in.stopped {
+		return
+	}
+	c.in.stopped = !c.in.ended()
+	for _, ch := range c.in.queue.all() {
+		c.s.pool.done(&ch)
+	}
+	c.in.queue, c.in.queued = fifo[chunk]{}, 0
+	c.dropEarly()
+	c.drained()
+	wake(c.readable)
+	c.oweAck(0)
+}
+
+// dropEarly needs mu.
+func (c *Conn) dropEarly() {
+	c.s.early.Add(int64(-c.in.ahead))
+	c.in.early, c.in.ahead = nil, 0
 }
 
 // Reset aborts both halves; the other endpoint's Reads and Writes fail. The
-// code is a hint that travels unsealed, one of the endpoints' codes.
+// code is one of the endpoints' codes.
 func (c *Conn) Reset(code wire.Code) {
 	c.closed.Store(true)
 	c.kill(net.ErrClosed, code)
 	c.quiesce()
-	c.s.remove(c)
+	c.retire()
 }
 
-// kill makes both halves fail with err and resets the stream. It does not wait
-// for a running Read or Write to return.
+// kill makes both halves fail with err, tells the other endpoint code, and
+// ends the carriers. It does not wait for a running Read or Write to return.
 func (c *Conn) kill(err error, code wire.Code) {
-	if c.dead.CompareAndSwap(nil, &err) {
-		c.st.Reset(code)
+	c.mu.Lock()
+	c.die(err, code)
+	c.mu.Unlock()
+}
+
+// die is kill under mu.
+func (c *Conn) die(err error, code wire.Code) {
+	if c.dead.Load() == nil {
+		c.s.cancelLater(c.name.id, code)
+		c.end(err, code)
+	}
+}
+
+// leave ends a stream that the other endpoint no longer has. If that was in
+// order and all that it wrote is here, this can still be read.
+func (c *Conn) leave(code wire.Code) {
+	c.mu.Lock()
+	if code == wire.CodeNone && c.in.ended() {
+		c.acknowledge(stopped)
+	} else if c.dead.Load() == nil {
+		if code == wire.CodeNone {
+			code = wire.CodeCancelled
+		}
+		c.end(&wire.ResetError{Code: code}, wire.CodeCancelled)
+	}
+	c.mu.Unlock()
+	c.settle()
+	c.retire()
+}
+
+// end needs mu.
+func (c *Conn) end(err error, code wire.Code) {
+	c.dead.Store(&err)
+	close(c.gone)
+	c.release()
+	for _, k := range c.carriers {
+		k.st.Reset(code)
+	}
+}
+
+// release gives up what a dead or finished stream holds. Needs mu.
+func (c *Conn) release() {
+	freed := 0 // a Write that is sealing gives back what it has reserved
+	for _, b := range c.out.blocks.all() {
+		freed += b.cost()
+		if b.acked = true; b.writers == 0 {
+			c.s.pool.free(b)
+		}
+	}
+	c.out.blocks, c.out.todo = fifo[*block]{}, 0
+	if freed > 0 {
+		c.unhold(freed)
+	}
+	c.in.queue, c.in.queued = fifo[chunk]{}, 0
+	c.dropEarly()
+	c.drained()
+	c.wakeCarriers()
+	for _, t := range []*time.Timer{c.orphan, c.gap} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 }
 
@@ -227,14 +530,48 @@ func (c *Conn) kill(err error, code wire.Code) {
 // once. From then on no byte is handed out or accepted.
 func (c *Conn) quiesce() {
 	c.rmu.Lock()
-	c.r.release()
+	c.head = chunk{}
 	c.rmu.Unlock()
 	c.wmu.Lock()
 	c.wmu.Unlock() //lint:ignore SA2001 the lock is the wait
 }
 
-// errWriteRuns is why a Close has to cut a stream.
-var errWriteRuns = errors.New("a write was still running")
+// settle finishes a closed stream of which nothing is left to be delivered or
+// to arrive.
+func (c *Conn) settle() {
+	if !c.closed.Load() {
+		return
+	}
+	c.mu.Lock()
+	done := c.out.done() && (c.in.stopped || c.in.ended()) && c.dead.Load() == nil
+	if done {
+		closed := error(net.ErrClosed)
+		c.delivered.Store(true)
+		c.dead.Store(&closed)
+		close(c.gone)
+		c.release()
+		for _, k := range c.carriers {
+			k.linger()
+		}
+	}
+	c.mu.Unlock()
+	if done {
+		c.retire()
+	}
+}
+
+// retire forgets a dead stream once its carriers have ended.
+func (c *Conn) retire() {
+	c.mu.Lock()
+	left := len(c.carriers) > 0 || c.finished || c.dead.Load() == nil || !c.closed.Load()
+	if !left {
+		c.finished = true
+	}
+	c.mu.Unlock()
+	if !left {
+		c.s.remove(c)
+	}
+}
 
 // Peer returns the pin of the other endpoint.
 func (c *Conn) Peer() Pin { return c.s.peer }
@@ -247,19 +584,19 @@ func (c *Conn) RemoteAddr() net.Addr { return addr(c.s.peer) }
 
 // SetReadDeadline sets the deadline of running and future Reads.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.readBy = t
-	return c.applyReadDeadline()
+	c.rd.set(t)
+	return nil
 }
 
 // SetWriteDeadline sets the deadline of running and future Writes.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.st.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.wd.set(t)
+	return nil
+}
 
 // SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
-	if err := c.SetReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
+	c.rd.set(t)
+	c.wd.set(t)
+	return nil
 }

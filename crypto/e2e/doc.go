@@ -15,8 +15,12 @@
 //	go srv.Handle(attachment, stream) // for each stream from the relay
 //	conn, err := srv.Accept()         // conn.Peer() is the device
 //
+// A session outlives the relay connections that carry it: [Session.Join] takes
+// it to another one, and its streams go on there from the record where they
+// stopped.
+//
 // A Read that returns io.EOF has read all that the other endpoint wrote, in
-// order and unchanged. Whatever else a relay does becomes an error that is not
-// io.EOF; [ErrTampered] tells attacks from failures. The protocol is described
+// order and unchanged. What a relay does that cannot be made good becomes an
+// error that is not io.EOF; [ErrTampered] tells attacks from failures. The protocol is described
 // in crypto/DESIGN.md.
 package e2e

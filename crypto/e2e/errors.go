@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -33,6 +34,7 @@ var (
 	// errEmptyRecords is what a writer of this package never does.
 	errEmptyRecords = fmt.Errorf("%w: too many empty records", ErrTampered)
 	errRecord       = fmt.Errorf("%w: a record does not verify", ErrTampered)
+	errWindow       = errors.New("the other endpoint sent more than a stream may have under way")
 	errExhausted    = errors.New("the stream has carried as many records as one stream may")
 )
 
@@ -69,3 +71,7 @@ func tampering(c wire.Code) error {
 func (e *ClosedError) Error() string {
 	return fmt.Sprintf("the session was ended here: %s (%s)", e.Code, e.Reason)
 }
+
+func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
+
+func isTampered(err error) bool { return errors.Is(err, ErrTampered) }

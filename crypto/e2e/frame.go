@@ -28,7 +28,11 @@ const FrameOptional = 0x80
 const (
 	frameWelcome = 0x01 // agent to device, once and first; see Welcome
 	frameGoAway  = 0x02 // either: code u16 | reason (UTF-8, to the end); then close_notify
-	framePing    = 0x03 // either; payload ignored
+	framePing    = 0x03 // either; nothing, or a number u64 that asks for a PONG
+	framePong    = 0x04 // either; the number of the PING
+	frameAck     = 0x05 // either; see ack
+	frameCancel  = 0x06 // either; stream id u64 | code u16: the stream is over, both halves
+	frameJoin    = 0x07 // device to agent, first on a further link; see join
 )
 
 const maxReason = 256 // bytes of a GOAWAY's reason

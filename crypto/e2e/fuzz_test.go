@@ -2,29 +2,154 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
 func FuzzOpenPreface(f *testing.F) {
 	r := shortTalk(f, suites()[0])
 	f.Add(r.up[:openPrefaceLen])
+	f.Add(append([]byte{kindResumed}, r.up[1:openPrefaceLen]...))
 	f.Add([]byte{kindSealed})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		p, err := parseOpenPreface(b)
 		if err != nil {
 			return
 		}
-		if p.id > maxStreamID || len(b) != openPrefaceLen {
+		if p.id > maxStreamID || len(b) < openPrefaceLen {
 			t.Fatalf("accepted %x", b)
 		}
 		_, _, err = p.verify(r.s.suite, r.s.secret)
-		if authentic := bytes.Equal(b, r.up[:openPrefaceLen]); authentic != (err == nil) || !authentic && err != ErrSpliced {
+		if authentic := bytes.Equal(b[1:openPrefaceLen], r.up[1:openPrefaceLen]); authentic != (err == nil) || !authentic && err != ErrSpliced {
 			t.Fatalf("%x: %v", b, err)
 		}
 	})
+}
+
+// FuzzResumption: of all bytes that may stand before the records of a further
+// carrier, each end takes the preface that the other one made on this link, and
+// reads in it what was written.
+func FuzzResumption(f *testing.F) {
+	secret, binding := count(0, secretLen), count(0xc0, secretLen)
+	name := &streamName{suite: suites()[0], id: 5, salt: [saltLen]byte(count(0x40, saltLen))}
+	preface := func(first []byte, secret []byte, at resumption) []byte {
+		h, err := deriveHalf(secret)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := resumed(append(first, h.commit...), h.resume, binding, at)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	opens, err := name.openSecret(secret)
+	if err != nil {
+		f.Fatal(err)
+	}
+	salt := [saltLen]byte(count(0x80, saltLen))
+	accepts, err := name.acceptSecret(secret, salt)
+	if err != nil {
+		f.Fatal(err)
+	}
+	first := append(binary.BigEndian.AppendUint64([]byte{kindSealed}, name.id), name.salt[:]...)
+	asks, answers := resumption{number: 3, gone: 2, next: 77}, resumption{number: 3, next: stopped}
+	up := preface(first, opens, asks)
+	down := preface(append([]byte{kindSealed}, salt[:]...), accepts, answers)
+	for _, b := range [][]byte{up, down, up[:len(up)-1], down[:acceptPrefaceLen], nil} {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		check := func(end string, authentic []byte, want, got resumption, err error) {
+			t.Helper()
+			if same := bytes.Equal(b[1:len(authentic)], authentic[1:]); same != (err == nil) || same && got != want || !same && err != ErrSpliced {
+				t.Fatalf("the %s takes %x as %+v, %v", end, b, got, err)
+			}
+		}
+		if p, err := parseOpenPreface(b); err == nil && len(b) >= len(up) {
+			var at resumption
+			_, h, err := p.verify(name.suite, secret)
+			if err == nil {
+				at, err = verifyResumption(b[openPrefaceLen:], h.resume, binding)
+			}
+			check("acceptor", up, asks, at, err)
+		}
+		if len(b) >= len(down) {
+			var at resumption
+			h, err := verifyAccept(name, secret, b)
+			if err == nil {
+				at, err = verifyResumption(b[acceptPrefaceLen:], h.resume, binding)
+			}
+			check("opener", down, answers, at, err)
+		}
+	})
+}
+
+// FuzzRecordReader: whatever a hop brings, in pieces of any size, the reader
+// returns its bytes one whole record after the other, and says rightly why it
+// stops.
+func FuzzRecordReader(f *testing.F) {
+	r := shortTalk(f, suites()[0])
+	records := r.up[openPrefaceLen:]
+	f.Add(records, uint16(1))
+	f.Add(records, uint16(0xffff))
+	f.Add(records[:len(records)-1], uint16(7))
+	f.Add(records[:3], uint16(2))
+	f.Add(bytes.Repeat(append([]byte{0x41, 0x10}, make([]byte, recordHeaderLen-2+maxSealed)...), 5), uint16(9000))
+	f.Add([]byte{0xff, 0xff, 0, 0, 0, 0, 0, 0, 1}, uint16(3))
+	pool := newBufferPool()
+	f.Fuzz(func(t *testing.T, b []byte, most uint16) {
+		rr := recordReader{st: &pieces{b: b, most: 1 + int(most)}, pool: pool}
+		defer rr.release()
+		left := b
+		for {
+			rec, err := rr.record()
+			if err != nil {
+				var size int
+				var bad error
+				if len(left) >= recordHeaderLen {
+					_, size, bad = recordHeader(left)
+				}
+				want := ErrTruncated
+				switch {
+				case len(left) == 0:
+					want = io.EOF
+				case bad != nil:
+					want = errRecord
+				case size > 0 && size <= len(left):
+					want = nil
+				}
+				if err != want {
+					t.Fatalf("%v before %d bytes that begin with %x, want %v", err, len(left), left[:min(len(left), recordHeaderLen)], want)
+				}
+				return
+			}
+			if len(rec) < recordHeaderLen+minSealed || len(rec) != recordHeaderLen+int(binary.BigEndian.Uint16(rec)) || !bytes.HasPrefix(left, rec) {
+				t.Fatalf("a record of %d bytes that is not the beginning of the %d that are left", len(rec), len(left))
+			}
+			left = left[len(rec):]
+			rr.next()
+		}
+	})
+}
+
+// pieces reads b in pieces of at most so many bytes.
+type pieces struct {
+	b    []byte
+	most int
+}
+
+func (p *pieces) Read(to []byte) (int, error) {
+	if len(p.b) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(to[:min(len(to), p.most)], p.b)
+	p.b = p.b[n:]
+	return n, nil
 }
 
 // FuzzHalves feeds anything to both kinds of readers: only the authentic bytes
@@ -36,12 +161,14 @@ func FuzzHalves(f *testing.F) {
 		f.Add(h.bytes[:len(h.bytes)/2])
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, h := range r.halves() {
-			got, err := h.replay(b)
-			if bytes.Equal(b, h.bytes) != (err == nil) || !bytes.HasPrefix(h.content, got) {
-				t.Fatalf("%s's half: read %q, %v of %x", h.name, got, err, b)
+		synctest.Test(t, func(t *testing.T) {
+			for _, h := range r.halves() {
+				got, err := h.settled(b)
+				if bytes.Equal(b, h.bytes) != (err == nil) || !bytes.HasPrefix(h.content, got) {
+					t.Fatalf("%s's half: read %q, %v of %x", h.name, got, err, b)
+				}
 			}
-		}
+		})
 	})
 }
 
@@ -78,6 +205,59 @@ func FuzzWelcome(f *testing.F) {
 		p := w.payload()
 		if !bytes.HasPrefix(b[1:], p[1:]) {
 			t.Fatalf("%x became %x", b, p)
+		}
+	})
+}
+
+func FuzzJoin(f *testing.F) {
+	j := join{session: [sessionIDLen]byte(count(1, sessionIDLen)), mac: [secretLen]byte(count(2, secretLen)), next: 9, streams: []uint64{3, 7, maxStreamID}}
+	f.Add(j.payload())
+	f.Add((&join{}).payload())
+	f.Add(j.payload()[:joinLen])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		j, err := parseJoin(b)
+		if err != nil {
+			if !errors.Is(err, ErrFrame) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if p := j.payload(); !bytes.Equal(p, b) {
+			t.Fatalf("%x became %x", b, p)
+		}
+		for _, id := range j.streams {
+			if j.over(id) {
+				t.Fatalf("%x: stream %d is listed and over", b, id)
+			}
+		}
+	})
+}
+
+func FuzzAck(f *testing.F) {
+	one := ack{id: 3, next: 70}
+	all := ack{id: 4, next: stopped}
+	f.Add(one.append(nil))
+	f.Add(all.append(one.append(nil)))
+	f.Add(all.append(nil)[:ackLen-1])
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var again []byte
+		for rest := b; len(rest) > 0; {
+			a, next, err := parseAck(rest)
+			if err != nil {
+				if !errors.Is(err, ErrFrame) {
+					t.Fatal(err)
+				}
+				break
+			}
+			if len(next) >= len(rest) {
+				t.Fatalf("%d bytes of %d are left", len(next), len(rest))
+			}
+			again, rest = a.append(again), next
+		}
+		if !bytes.HasPrefix(b, again) {
+			t.Fatalf("%x became %x", b, again)
 		}
 	})
 }

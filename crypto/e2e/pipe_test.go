@@ -15,14 +15,17 @@ type lane struct {
 	mu      sync.Mutex
 	cond    *sync.Cond
 	buf     []byte
+	all     []byte // everything written, on lanes of the most room
 	limit   int
 	fin     bool
 	stopped bool
 	err     error
-	rd, wd  deadline
+	rd, wd  laneDeadline
+	cut     func() // called once, when left bytes were written
+	left    int
 }
 
-type deadline struct {
+type laneDeadline struct {
 	at    time.Time
 	timer *time.Timer
 }
@@ -33,9 +36,9 @@ func newLane(limit int) *lane {
 	return l
 }
 
-func (d *deadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
+func (d *laneDeadline) passed() bool { return !d.at.IsZero() && !time.Now().Before(d.at) }
 
-func (l *lane) setDeadline(d *deadline, t time.Time) {
+func (l *lane) setDeadline(d *laneDeadline, t time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if d.timer != nil {
@@ -91,7 +94,19 @@ func (l *lane) write(p []byte) (n int, err error) {
 		}
 		if room := l.limit - len(l.buf); room > 0 {
 			k := min(room, len(p))
+			if l.cut != nil {
+				if k = min(k, l.left); k == 0 && len(p) > 0 {
+					go l.cut()
+					l.cut = nil
+					l.cond.Wait()
+					continue
+				}
+				l.left -= k
+			}
 			l.buf = append(l.buf, p[:k]...)
+			if l.limit == 1<<20 {
+				l.all = append(l.all, p[:k]...)
+			}
 			p, n = p[k:], n+k
 			l.cond.Broadcast()
 		}
@@ -100,6 +115,16 @@ func (l *lane) write(p []byte) (n int, err error) {
 		}
 		l.cond.Wait()
 	}
+}
+
+// whole returns everything written, after the FIN.
+func (l *lane) whole() []byte {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.fin {
+		l.cond.Wait()
+	}
+	return l.all
 }
 
 func (l *lane) set(f func()) {

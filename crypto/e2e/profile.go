@@ -8,9 +8,10 @@ import (
 	"fmt"
 )
 
-// ALPN names (RFC 7301) of the two conversations of an endpoint.
+// ALPN names (RFC 7301) of the conversations of an endpoint.
 const (
 	alpnSession = "blindrelay-e2e/1"
+	alpnJoin    = "blindrelay-join/1" // a further link of a session
 	alpnPairing = "blindrelay-pair/1"
 )
 
@@ -74,7 +75,7 @@ func checkProfile(cs tls.ConnectionState, alpn string) (Pin, error) {
 		what = "not TLS 1.3"
 	case cs.CurveID != tls.X25519MLKEM768:
 		what = "another key exchange than X25519MLKEM768"
-	case cs.NegotiatedProtocol != alpn || alpn != alpnSession && alpn != alpnPairing:
+	case cs.NegotiatedProtocol != alpn || alpn != alpnSession && alpn != alpnJoin && alpn != alpnPairing:
 		what = "another application protocol"
 	case cs.DidResume:
 		what = "a resumed session"

@@ -3,6 +3,7 @@ package e2e
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"sync"
 )
 
 // A record on the wire:
@@ -40,34 +41,30 @@ const (
 	padBelow = 2 << 10
 )
 
-// half is the key state of one direction of a stream, at its writer or at its
-// reader. It is not safe for concurrent use.
+// half is the key state of one direction of a stream at its writer. It is not
+// safe for concurrent use.
 type half struct {
 	suite  *suite
 	secret []byte // of the current epoch
-	aead   cipher.AEAD
-	iv     [nonceLen]byte
+	key    epochKey
 	seq    uint64         // of the next record
 	nonce  [nonceLen]byte // scratch: lives here so that no record allocates
 }
 
 func newHalf(s *suite, secret []byte) (*half, error) {
-	h := &half{suite: s, secret: secret}
-	if err := h.key(); err != nil {
-		return nil, err
-	}
-	return h, nil
+	k, err := s.epochKey(secret)
+	return &half{suite: s, secret: secret, key: k}, err
 }
 
-// key derives key and iv of the current epoch.
-func (h *half) key() error {
-	k, err := expand(h.secret, "key", nil, h.suite.keyLen+nonceLen)
+// epochKey derives key and iv of an epoch from its secret.
+func (s *suite) epochKey(secret []byte) (k epochKey, err error) {
+	b, err := expand(secret, "key", nil, s.keyLen+nonceLen)
 	if err != nil {
-		return err
+		return k, err
 	}
-	copy(h.iv[:], k[h.suite.keyLen:])
-	h.aead, err = h.suite.aead(k[:h.suite.keyLen])
-	return err
+	copy(k.iv[:], b[s.keyLen:])
+	k.aead, err = s.aead(b[:s.keyLen])
+	return k, err
 }
 
 // prepare makes the key and the nonce of record seq ready.
@@ -81,17 +78,22 @@ func (h *half) prepare() error {
 			return err
 		}
 		h.secret = next
-		if err := h.key(); err != nil {
+		if h.key, err = h.suite.epochKey(next); err != nil {
 			return err
 		}
 	}
-	h.nonce = h.iv
-	var seq [8]byte
-	binary.BigEndian.PutUint64(seq[:], h.seq)
-	for i, b := range seq {
-		h.nonce[nonceLen-8+i] ^= b
-	}
+	h.nonce = h.key.iv
+	nonceOf(&h.nonce, h.seq)
 	return nil
+}
+
+// nonceOf turns an iv into the nonce of record seq.
+func nonceOf(iv *[nonceLen]byte, seq uint64) {
+	var b [8]byte
+	binary.BigEndian.PutUint64(b[:], seq)
+	for i, x := range b {
+		iv[nonceLen-8+i] ^= x
+	}
 }
 
 // seal appends a record to b, which must have room for
@@ -109,38 +111,64 @@ func (h *half) seal(b []byte, kind byte, content []byte, padding int) ([]byte, e
 	b = b[:len(b)+padding]
 	clear(b[len(b)-padding:])
 	body := b[start+recordHeaderLen:]
-	h.aead.Seal(body[:0], h.nonce[:], body, b[start:start+recordHeaderLen])
+	h.key.aead.Seal(body[:0], h.nonce[:], body, b[start:start+recordHeaderLen])
 	h.seq++
 	return b[:start+recordHeaderLen+inner+tagLen], nil
 }
 
-// recordLen returns the length of the record that begins b, header included,
-// or 0 if b is too short to tell. The header is checked as far as it can be
-// before the record is whole.
-func (h *half) recordLen(b []byte) (int, error) {
-	if len(b) < recordHeaderLen {
-		return 0, nil
-	}
+// recordHeader reads the header that begins b: the record's number and its
+// length, header included. b has at least recordHeaderLen bytes.
+func recordHeader(b []byte) (seq uint64, size int, err error) {
 	v := binary.BigEndian.Uint64(b)
 	n := int(v >> 48)
-	if n < minSealed || n > maxSealed || v&(1<<48-1) != h.seq {
-		return 0, errRecord
+	seq = v & (1<<48 - 1)
+	if n < minSealed || n > maxSealed || seq >= maxRecords {
+		return 0, 0, errRecord
 	}
-	return recordHeaderLen + n, nil
+	return seq, recordHeaderLen + n, nil
 }
 
-// open verifies the whole record rec and decrypts it to dst, which has
-// room for the record's inner bytes and either is exactly where they are or does not
-// overlap them. After an error the half must not be used again.
-func (h *half) open(dst, rec []byte) (kind byte, content []byte, err error) {
-	if err := h.prepare(); err != nil {
+// opening is the key state of one half at its reader. Records come over
+// several carriers, so it opens them in any order, up to one change of keys
+// apart. It is safe for concurrent use.
+type opening struct {
+	suite *suite
+
+	mu     sync.Mutex
+	epoch  uint64 // the newest that a record was verified of
+	secret []byte // of epoch
+	now    epochKey
+	before epochKey // of the epoch before; unset in epoch 0
+}
+
+type epochKey struct {
+	aead cipher.AEAD
+	iv   [nonceLen]byte
+}
+
+func newOpening(s *suite, secret []byte) (*opening, error) {
+	k, err := s.epochKey(secret)
+	return &opening{suite: s, secret: secret, now: k}, err
+}
+
+// open verifies the whole record rec, whose header was checked, and decrypts it
+// to dst, which has room for the record's inner bytes. nonce is scratch, so
+// that no record allocates.
+func (o *opening) open(nonce *[nonceLen]byte, dst, rec []byte) (kind byte, content []byte, err error) {
+	seq := binary.BigEndian.Uint64(rec) & (1<<48 - 1)
+	k, next, err := o.key(seq / rekeyEvery)
+	if err != nil {
 		return 0, nil, err
 	}
-	inner, err := h.aead.Open(dst[:0], h.nonce[:], rec[recordHeaderLen:], rec[:recordHeaderLen])
+	*nonce = k.iv
+	nonceOf(nonce, seq)
+	inner, err := k.aead.Open(dst[:0], nonce[:], rec[recordHeaderLen:], rec[:recordHeaderLen])
 	if err != nil {
 		return 0, nil, errRecord
 	}
-	h.seq++
+	if next != nil {
+		o.advance(seq/rekeyEvery, k, next)
+	}
 	end := len(inner) - 1
 	for end > 0 && inner[end] == 0 && len(inner)-end <= maxPadding {
 		end--
@@ -150,6 +178,34 @@ func (h *half) open(dst, rec []byte) (kind byte, content []byte, err error) {
 		return 0, nil, errRecord
 	}
 	return kind, content, nil
+}
+
+// key returns the key of an epoch, and the epoch's secret if no record of it
+// was verified yet.
+func (o *opening) key(epoch uint64) (k epochKey, next []byte, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case epoch == o.epoch:
+		return o.now, nil, nil
+	case epoch+1 == o.epoch:
+		return o.before, nil, nil
+	case epoch != o.epoch+1:
+		return k, nil, errRecord
+	}
+	if next, err = expand(o.secret, "next", nil, secretLen); err == nil {
+		k, err = o.suite.epochKey(next)
+	}
+	return k, next, err
+}
+
+// advance takes over an epoch whose first record was verified.
+func (o *opening) advance(epoch uint64, k epochKey, secret []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if epoch == o.epoch+1 {
+		o.epoch, o.secret, o.before, o.now = epoch, secret, o.now, k
+	}
 }
 
 // firstPadding is how much padding the first record of a half gets.

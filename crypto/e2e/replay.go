@@ -27,4 +27,37 @@ func (w *window) use(id uint64) bool {
 	return true
 }
 
+// has reports whether id was used and is not older than the window.
+func (w *window) has(id uint64) bool {
+	return id < w.next && w.next-id <= windowLen && w.bits[id%windowLen/64]&(1<<(id%64)) != 0
+}
+
 func (w *window) clear(id uint64) { w.bits[id%windowLen/64] &^= 1 << (id % 64) }
+
+// smallWindow is a window of the 64 newest numbers, and how many there were.
+type smallWindow struct {
+	next  uint32 // one more than the highest number seen
+	count uint32
+	bits  uint64 // bit i is number next-1-i
+}
+
+// use reports whether n is new, and marks it as used.
+func (w *smallWindow) use(n uint32) bool {
+	if n >= w.next {
+		if gap := n - w.next + 1; gap < 64 {
+			w.bits = w.bits<<gap | 1
+		} else {
+			w.bits = 1
+		}
+		w.next = n + 1
+		w.count++
+		return true
+	}
+	back := w.next - 1 - n
+	if back >= 64 || w.bits&(1<<back) != 0 {
+		return false
+	}
+	w.bits |= 1 << back
+	w.count++
+	return true
+}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -17,7 +18,7 @@ import (
 const (
 	maxArrivals         = 512 // streams that no session has taken yet, in all
 	maxHandshakes       = 32  // in all
-	maxPerAttachment    = 4   // sessions and handshakes of one attachment
+	maxPerAttachment    = 4   // links and handshakes of one attachment
 	maxParked           = 16  // streams of one attachment that wait for its handshake
 	maxPairings         = 8   // in all
 	maxSessions         = 1024
@@ -48,8 +49,9 @@ type ServerConfig struct {
 // sealed streams. It must be closed.
 //
 // Handle starts one goroutine for each stream. It ends when the stream has
-// become a Conn or was refused; that of a session stays, with a second one
-// that reads, and that of a pairing conversation runs Pair.
+// become a Conn, or another carrier of one, or was refused; that of a link
+// stays, with a second one that reads, and that of a pairing conversation runs
+// Pair. Each session has one more, and two for each carrier of its streams.
 type Server struct {
 	// Set at construction.
 	cfg    ServerConfig
@@ -74,16 +76,24 @@ type Server struct {
 // served is a session at the agent.
 type served struct {
 	*session
-	maxStreams int
-	seen       window // stream numbers; guarded by session.mu
+	maxStreams atomic.Int64
+	opening    sync.Mutex // held while a stream is made
+	seen       window     // stream numbers; guarded by opening
+	forgone    window     // those that were over before they began; likewise
+}
+
+// servedLink is a link of a session at the agent.
+type servedLink struct {
+	*Link
+	session *served
 }
 
 // attachment is a device's connection to the relay, as the relay names it. An
-// entry exists while it has a session or a handshake. Server.mu guards it.
+// entry exists while it has a link or a handshake. Server.mu guards it.
 type attachment struct {
 	handshakes int
 	parked     int
-	sessions   []*served
+	links      []servedLink
 	changed    chan struct{} // closed and replaced when a handshake has ended
 }
 
@@ -102,7 +112,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 		return nil, errors.New("an end-to-end server needs ServerConfig.Identity and ServerConfig.Admit")
 	}
 	cfg.Log = logOr(cfg.Log)
-	alpn := []string{alpnSession}
+	alpn := []string{alpnSession, alpnJoin}
 	if cfg.Pair != nil {
 		alpn = append(alpn, alpnPairing)
 	}
@@ -135,15 +145,16 @@ func (s *Server) Accept() (*Conn, error) {
 }
 
 // Revoke ends every session of a device. When it returns, no byte is handed
-// out or accepted for the device any more. Admit must refuse the device
-// before Revoke is called.
+// out or accepted for the device any more, and the device has been told or has
+// not answered for a second. Admit must refuse the device before Revoke is
+// called.
 func (s *Server) Revoke(device Pin) {
 	s.endSessions(func(v *served) bool { return v.peer == device }, wire.CodeRefused, "the owner of the server has revoked this device")
 }
 
-// CloseSessions ends every session and tells the devices code and reason. When
-// it returns, no byte is handed out or accepted for the sessions that were
-// there. The Server goes on: to keep devices away, Admit has to refuse them.
+// CloseSessions ends every session and tells the devices code and reason, as
+// Revoke does. When it returns, no byte is handed out or accepted for the
+// sessions that were there. The Server goes on: to keep devices away, Admit has to refuse them.
 func (s *Server) CloseSessions(code wire.Code, reason string) {
 	s.endSessions(func(*served) bool { return true }, code, reason)
 }
@@ -162,6 +173,13 @@ func (s *Server) endSessions(which func(*served) bool, code wire.Code, reason st
 	}
 	for _, v := range ending {
 		v.quiesce()
+	}
+	// The caller may close the relay connections next, and with them drop what
+	// the devices have not been told yet.
+	ctx, cancel := context.WithTimeout(context.Background(), farewellTimeout)
+	defer cancel()
+	for _, v := range ending {
+		v.parted(ctx.Done())
 	}
 }
 
@@ -216,7 +234,7 @@ func (s *Server) attached(id uint64) *attachment {
 
 // tidy drops an entry that nothing needs any more. Needs mu.
 func (s *Server) tidy(id uint64, a *attachment) {
-	if a.handshakes == 0 && len(a.sessions) == 0 {
+	if a.handshakes == 0 && len(a.links) == 0 {
 		delete(s.attachments, id)
 	}
 }
@@ -226,7 +244,7 @@ func (s *Server) beginHandshake(id uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.attached(id)
-	if s.handshakes >= maxHandshakes || a.handshakes+len(a.sessions) >= maxPerAttachment {
+	if s.handshakes >= maxHandshakes || a.handshakes+len(a.links) >= maxPerAttachment {
 		s.tidy(id, a)
 		return false
 	}
@@ -236,15 +254,15 @@ func (s *Server) beginHandshake(id uint64) bool {
 }
 
 // endHandshake gives the place back and wakes the streams that wait for it.
-// They see the session that came of it, nil if none did.
-func (s *Server) endHandshake(id uint64, v *served) {
+// They see the link that came of it, the zero one if none did.
+func (s *Server) endHandshake(id uint64, l servedLink) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.attachments[id]
 	s.handshakes--
 	a.handshakes--
-	if v != nil {
-		a.sessions = append(a.sessions, v)
+	if l.Link != nil {
+		a.links = append(a.links, l)
 	}
 	close(a.changed)
 	a.changed = make(chan struct{})
@@ -252,7 +270,8 @@ func (s *Server) endHandshake(id uint64, v *served) {
 }
 
 // register makes a session known to Revoke and CloseSessions. A device that
-// has too many, because a network that it left did not say so, loses the oldest.
+// has too many, because a network that it left did not say so, loses the oldest,
+// one without a link before all others.
 func (s *Server) register(v *served) error {
 	s.mu.Lock()
 	if s.closed || len(s.sessions) >= maxSessions {
@@ -268,19 +287,45 @@ func (s *Server) register(v *served) error {
 	s.sessions[v] = struct{}{}
 	s.mu.Unlock()
 	if len(same) >= maxSessionsOfDevice {
-		oldest := slices.MinFunc(same, func(a, b *served) int { return a.since.Compare(b.since) })
+		oldest := slices.MinFunc(same, func(a, b *served) int {
+			if x, y := a.isLinked(), b.isLinked(); x != y {
+				if y {
+					return -1
+				}
+				return 1
+			}
+			return a.since.Compare(b.since)
+		})
 		oldest.goAway(wire.CodeBusy, "this device has too many sessions; its oldest was ended")
 	}
 	return nil
 }
 
 // forget removes an ended session.
-func (s *Server) forget(id uint64, v *served) {
+func (s *Server) forget(v *served) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.sessions, v)
+}
+
+// forgetLink removes an ended link.
+func (s *Server) forgetLink(id uint64, l servedLink) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if a := s.attachments[id]; a != nil {
-		a.sessions = slices.DeleteFunc(a.sessions, func(o *served) bool { return o == v })
+		a.links = slices.DeleteFunc(a.links, func(o servedLink) bool { return o == l })
 		s.tidy(id, a)
 	}
+}
+
+// session returns the session that a device names.
+func (s *Server) session(id [sessionIDLen]byte, device Pin) *served {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for v := range s.sessions {
+		if v.session.id == id && v.peer == device && !v.ended.Load() {
+			return v
+		}
+	}
+	return nil
 }

@@ -1,13 +1,13 @@
 package e2e
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -21,104 +21,210 @@ const (
 	sessionLife = 24 * time.Hour
 	// maxTampered is how many manipulated streams end the whole session.
 	maxTampered = 8
+	// maxLinks is how many links a session has at once.
+	maxLinks = 12
 )
 
-// session is what both endpoints keep of a session: its secret, its control
-// channel and its open streams. It has two goroutines: run, and one for read.
+// errLinks is what the agent tells a device whose session has too many links.
+var errLinks = errors.New("the session has as many links as it may have")
+
+// session is what both endpoints keep of a session: its secret, its links and
+// its open streams. It outlives every link, and ends when it has had none for
+// a minute. It has one goroutine, keep; its links and carriers have two each.
 type session struct {
 	// Set at construction.
-	st         Stream // carries tls
-	tls        *tls.Conn
 	suite      *suite
 	secret     []byte
+	id         [sessionIDLen]byte
 	self, peer Pin
 	since      time.Time
 	log        *slog.Logger
 	pool       *bufferPool
+	stranger   func(id uint64) *Conn // what a CANCEL for an unknown stream means; nil at the device
 
-	idle        atomic.Int64 // Welcome.Idle, ns
-	bytesIn     atomic.Int64 // content of sealed streams
-	bytesOut    atomic.Int64
-	control     sync.Mutex    // held while a frame is written
-	farewellErr error         // set when run has returned
-	retime      chan struct{} // setIdle tells keep; one place, because one word is enough
-	done        chan struct{} // closed by end
-	ended       atomic.Bool   // done is closed or about to be
+	idle     atomic.Int64    // Welcome.Idle, ns
+	bytesIn  atomic.Int64    // content of sealed streams
+	bytesOut atomic.Int64    //
+	logged   atomic.Int64    // what all outboxes hold
+	early    atomic.Int64    // what all inboxes hold beyond a gap
+	told     atomic.Bool     // the other endpoint has heard the goodbye
+	ended    atomic.Bool     // done is closed or about to be
+	kick     chan struct{}   // wakes keep; one place, because there is one reader
+	done     chan struct{}   // closed by end
+	ctx      context.Context // ends with the session
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
 
 	mu       sync.Mutex
 	err      error     // why it ended
-	goodbye  *Frame    // what keep says at the end; nil: nothing. Constant once err is set
+	goodbye  *Frame    // what links say at the end; nil: nothing. Constant once err is set
 	code     wire.Code // of the resets at the end. Constant once err is set
-	conns    map[*Conn]struct{}
+	conns    map[uint64]*Conn
+	links    []*Link       // the newest last
+	linked   chan struct{} // closed and replaced when a link is added
+	unlinked chan struct{} // closed and replaced when a link is taken away
+	bare     time.Time     // since when there is no link
+	joins    int           // links so far
+	dirty    map[*Conn]struct{}
+	ackAt    time.Time // when those are due
 	tampered int
 }
 
-// newSession takes over a TLS connection whose handshake both sides of this
+// newSession makes a session of a complete handshake that both sides of this
 // package have verified. device and server are the pins of the two.
-func newSession(st Stream, t *tls.Conn, cs tls.ConnectionState, server, device Pin, pool *bufferPool, log *slog.Logger) (*session, error) {
+func newSession(cs tls.ConnectionState, server, device Pin, pool *bufferPool, log *slog.Logger) (*session, error) {
 	secret, err := export(cs, exporterStreams, server, device)
 	if err != nil {
 		return nil, err
 	}
+	return makeSession(suiteOf(cs.CipherSuite), secret, pool, log)
+}
+
+func makeSession(su *suite, secret []byte, pool *bufferPool, log *slog.Logger) (*session, error) {
 	s := &session{
-		st: st, tls: t, suite: suiteOf(cs.CipherSuite), secret: secret,
-		since: time.Now(), log: log, pool: pool,
-		retime: make(chan struct{}, 1), done: make(chan struct{}), conns: make(map[*Conn]struct{}),
+		suite: su, secret: secret, since: time.Now(), log: log, pool: pool, bare: time.Now(),
+		kick: make(chan struct{}, 1), done: make(chan struct{}), linked: make(chan struct{}), unlinked: make(chan struct{}),
+		conns: make(map[uint64]*Conn), dirty: make(map[*Conn]struct{}),
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.idle.Store(int64(defaultIdle))
-	return s, nil
+	var err error
+	s.id, err = sessionID(secret)
+	return s, err
 }
 
-// run serves the control channel until the session has ended. first is how
-// long the first frame may take; handle gets every frame but PING and GOAWAY.
-func (s *session) run(first time.Duration, handle func(Frame) error) {
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		s.end(s.read(first, handle), nil, wire.CodeCancelled)
-	}()
-	s.keep()
-	<-read
+// link adds a link. The caller runs it.
+func (s *session) link(l *Link) error {
+	s.mu.Lock()
+	if s.err != nil {
+		s.mu.Unlock()
+		return s.ending()
+	}
+	if len(s.links) >= maxLinks {
+		s.mu.Unlock()
+		return errLinks
+	}
+	s.links = append(s.links, l)
+	s.joins++
+	close(s.linked)
+	s.linked = make(chan struct{})
+	s.mu.Unlock()
+	for _, c := range s.open() { // what was said may have got lost
+		c.sayAgain()
+	}
+	return nil
 }
 
-// read handles control frames until the control channel ends.
-func (s *session) read(patience time.Duration, handle func(Frame) error) error {
-	for ; ; patience = time.Duration(s.idle.Load()) {
-		if err := s.tls.SetReadDeadline(time.Now().Add(patience)); err != nil {
-			return err
+// unlink takes an ended link away, and its carriers with it.
+func (s *session) unlink(l *Link) {
+	s.mu.Lock()
+	s.links = slices.DeleteFunc(s.links, func(o *Link) bool { return o == l })
+	if len(s.links) == 0 {
+		s.bare = time.Now()
+	}
+	close(s.unlinked)
+	s.unlinked = make(chan struct{})
+	s.mu.Unlock()
+	wake(s.kick)
+	s.log.Debug("link ended", "endpoint", s.peer, "reason", l.reason())
+	for _, c := range s.open() {
+		c.loseLink(l)
+	}
+}
+
+// parted returns when an ended session has said its goodbyes, or at the
+// timeout.
+func (s *session) parted(timeout <-chan struct{}) {
+	for {
+		s.mu.Lock()
+		left, unlinked := len(s.links), s.unlinked
+		s.mu.Unlock()
+		if left == 0 {
+			return
 		}
-		f, err := ReadFrame(s.tls)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return ErrSilent
+		select {
+		case <-unlinked:
+		case <-timeout:
+			return
 		}
-		if err == io.EOF {
-			return errors.New("the other endpoint closed the session")
-		}
-		if err != nil {
-			return fmt.Errorf("the session's control stream broke off: %w", err)
-		}
-		switch f.Type {
-		case framePing:
-		case frameGoAway:
-			if len(f.Payload) < 2 || len(f.Payload) > 2+maxReason {
-				return fmt.Errorf("%w: GOAWAY of %d bytes", ErrFrame, len(f.Payload))
-			}
-			return &GoAwayError{Code: wire.Code(binary.BigEndian.Uint16(f.Payload)), Reason: string(f.Payload[2:])}
+	}
+}
+
+// current returns the newest link, or nil and what is closed when there may be
+// one.
+func (s *session) current() (*Link, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range slices.Backward(s.links) {
+		select {
+		case <-l.done:
 		default:
-			if err := handle(f); err != nil {
-				return err
-			}
+			return l, nil
+		}
+	}
+	return nil, s.linked
+}
+
+func (s *session) isLinked() bool {
+	l, _ := s.current()
+	return l != nil
+}
+
+// awaitLink returns a link, or nil when stop or the session's end comes first.
+func (s *session) awaitLink(stop <-chan struct{}) *Link {
+	for {
+		l, linked := s.current()
+		if l != nil {
+			return l
+		}
+		select {
+		case <-linked:
+		case <-stop:
+			return nil
+		case <-s.done:
+			return nil
 		}
 	}
 }
 
-// setIdle takes over Welcome.Idle.
-func (s *session) setIdle(d time.Duration) {
-	s.idle.Store(int64(d))
-	select {
-	case s.retime <- struct{}{}:
-	default:
+// keep sends what is due, and ends the session when its time has come.
+func (s *session) keep() {
+	t := time.NewTimer(0)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.done:
+			return
+		case <-s.kick:
+		case <-t.C:
+		}
+		t.Reset(s.tend(time.Now()))
 	}
+}
+
+// tend does what is due and returns when something will be.
+func (s *session) tend(now time.Time) time.Duration {
+	if age := now.Sub(s.since); age >= sessionLife {
+		s.goAway(wire.CodeNone, "the session has reached its age limit")
+		return sessionLife
+	}
+	wait := sessionLife - now.Sub(s.since)
+	l, _ := s.current()
+	if l == nil {
+		s.mu.Lock()
+		left := resumeWithin - now.Sub(s.bare)
+		if len(s.links) > 0 { // about to be taken away
+			left = resumeWithin
+		}
+		s.mu.Unlock()
+		if left <= 0 {
+			s.end(ErrSilent, nil, wire.CodeTimeout)
+		}
+		return min(wait, max(left, 0))
+	}
+	due, next := s.acks(now)
+	s.sendAcks(l, due)
+	return min(wait, next)
 }
 
 // unknown is the answer to a frame of a type that this side does not know.
@@ -129,51 +235,16 @@ func unknown(f Frame) error {
 	return fmt.Errorf("%w: type 0x%02x", ErrFrame, f.Type)
 }
 
-// keep sends signs of life until the session ends, and then ends its stream.
-func (s *session) keep() {
-	for alive := true; alive; {
-		t := time.NewTimer(time.Duration(s.idle.Load()) / 3)
-		select {
-		case <-s.done:
-			alive = false
-		case <-s.retime:
-		case <-t.C:
-			if time.Since(s.since) > sessionLife {
-				s.goAway(wire.CodeNone, "the session has reached its age limit")
-			} else if err := s.send(Frame{Type: framePing}); err != nil {
-				s.end(fmt.Errorf("the session's control stream broke off: %w", err), nil, wire.CodeCancelled)
-			}
-		}
-		t.Stop()
-	}
-	if s.goodbye == nil {
-		s.st.Reset(s.code)
-		return
-	}
-	s.farewellErr = farewell(s.st, func() error {
-		if err := s.send(*s.goodbye); err != nil {
-			return err
-		}
-		return s.tls.CloseWrite()
-	})
-}
-
-// send writes one control frame.
-func (s *session) send(f Frame) error {
-	s.control.Lock()
-	defer s.control.Unlock()
-	if err := s.tls.SetWriteDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return err
-	}
-	return WriteFrame(s.tls, f)
-}
-
 // goAway ends the session from this side and tells the other one why. Streams
-// are dead when it returns; the control stream ends in the background.
+// are dead when it returns; the links end in the background.
 func (s *session) goAway(code wire.Code, reason string) {
+	s.end(&ClosedError{code, reason}, goAwayFrame(code, reason), code)
+}
+
+func goAwayFrame(code wire.Code, reason string) *Frame {
 	p := binary.BigEndian.AppendUint16(nil, uint16(code))
 	p = append(p, reason[:min(len(reason), maxReason)]...)
-	s.end(&ClosedError{code, reason}, &Frame{Type: frameGoAway, Payload: p}, code)
+	return &Frame{Type: frameGoAway, Payload: p}
 }
 
 // end ends the session once: every stream fails with err. It does not wait for
@@ -193,20 +264,48 @@ func (s *session) end(err error, goodbye *Frame, code wire.Code) {
 	s.mu.Unlock()
 	s.killStreams()
 	close(s.done)
+	s.cancel()
 	s.log.Info("session ended", "endpoint", s.peer, "reason", err)
 }
 
+// farewell is what links say and reset with at the end.
+func (s *session) farewell() (*Frame, wire.Code) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.goodbye, s.code
+}
+
+// run starts goroutines of a session that has not ended, or says that it has.
+func (s *session) run(fs ...func()) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return false
+	}
+	for _, f := range fs {
+		s.wg.Go(f)
+	}
+	return true
+}
+
 // add registers an open stream unless the session has ended or has max.
+// Streams that were closed here and are still being delivered do not count.
 func (s *session) add(c *Conn, max int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
 		return fmt.Errorf("the session has ended: %w", s.err)
 	}
-	if len(s.conns) >= max {
+	n := 0
+	for _, o := range s.conns {
+		if !o.closed.Load() {
+			n++
+		}
+	}
+	if n >= max || len(s.conns) >= maxJoinStreams {
 		return ErrTooManyStreams
 	}
-	s.conns[c] = struct{}{}
+	s.conns[c.name.id] = c
 	return nil
 }
 
@@ -216,15 +315,61 @@ func (s *session) remove(c *Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err == nil {
-		delete(s.conns, c)
+		delete(s.conns, c.name.id)
+	}
+}
+
+// conn returns a stream by its number, or nil.
+func (s *session) conn(id uint64) *Conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conns[id]
+}
+
+// joined reports whether the session has had more than one link.
+func (s *session) joined() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joins > 1
+}
+
+// cancelled ends a stream that the other endpoint says is over. An orderly end
+// says that it has no more of the stream: whether that was all is known here.
+func (s *session) cancelled(id uint64, code wire.Code) {
+	c := s.conn(id)
+	if c == nil && s.stranger != nil {
+		c = s.stranger(id)
+	}
+	if c == nil {
+		return
+	}
+	c.leave(code)
+}
+
+// cancelLater tells the other endpoint that a stream is over. Without a link it
+// is not told: on the next one the device says which streams it has, and the
+// agent knows those that are over when a carrier for one comes.
+func (s *session) cancelLater(id uint64, code wire.Code) {
+	if l, _ := s.current(); l != nil && !s.ended.Load() {
+		l.say(cancelFrame(id, code))
+	}
+}
+
+// wakeWriters wakes all who wait for room in the session's log.
+func (s *session) wakeWriters() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		wake(c.writable)
 	}
 }
 
 // killStreams makes every stream of an ended session fail.
 func (s *session) killStreams() {
 	err := s.ending()
+	_, code := s.farewell()
 	for _, c := range s.open() {
-		c.kill(err, s.code)
+		c.kill(err, code)
 	}
 }
 
@@ -246,7 +391,7 @@ func (s *session) open() []*Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	conns := make([]*Conn, 0, len(s.conns))
-	for c := range s.conns {
+	for _, c := range s.conns {
 		conns = append(conns, c)
 	}
 	return conns

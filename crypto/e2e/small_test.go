@@ -157,12 +157,11 @@ func TestProfile(t *testing.T) {
 // TestHeaderIsCheckedFirst: a header that cannot be right fails before a whole
 // record was waited for.
 func TestHeaderIsCheckedFirst(t *testing.T) {
-	h := &half{seq: 7}
 	for header, want := range map[uint64]int{
 		minSealed<<48 | 7: recordHeaderLen + minSealed, maxSealed<<48 | 7: recordHeaderLen + maxSealed,
-		(minSealed-1)<<48 | 7: 0, (maxSealed+1)<<48 | 7: 0, minSealed<<48 | 6: 0, minSealed<<48 | 8: 0, 7: 0,
+		(minSealed-1)<<48 | 7: 0, (maxSealed+1)<<48 | 7: 0, minSealed<<48 | maxRecords: 0, minSealed<<48 | (maxRecords - 1): recordHeaderLen + minSealed, 7: 0,
 	} {
-		n, err := h.recordLen(binary.BigEndian.AppendUint64(nil, header))
+		_, n, err := recordHeader(binary.BigEndian.AppendUint64(nil, header))
 		if n != want || (err == nil) != (want != 0) {
 			t.Errorf("header %016x: %d, %v", header, n, err)
 		}

@@ -51,10 +51,11 @@ func TestKnownAnswers(t *testing.T) {
 	for _, su := range suites() {
 		want := vectors[tls.CipherSuiteName(su.id)]
 		t.Run(tls.CipherSuiteName(su.id), func(t *testing.T) {
-			if len(want) != 10 {
-				t.Fatalf("%d vectors, want 10", len(want))
+			if len(want) != 16 {
+				t.Fatalf("%d vectors, want 16", len(want))
 			}
 			session := count(0, 32)
+			binding := count(0xc0, 32)
 			name := &streamName{suite: su, id: 5, salt: [saltLen]byte(count(0x40, saltLen))}
 			check := func(what string, got []byte, err error) {
 				t.Helper()
@@ -73,7 +74,15 @@ func TestKnownAnswers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				check(what+".iv", h.iv[:], nil)
+				check(what+".iv", h.key.iv[:], nil)
+				derived, err := deriveHalf(secret)
+				check(what+".resume", derived.resume, err)
+				at := resumption{number: 3, gone: 2, next: 77}
+				if what == "accept" {
+					at.gone, at.next = 0, stopped
+				}
+				mac, err := at.mac(derived.resume, binding)
+				check(what+".carrier", mac, err)
 				return h
 			}
 			secret, err := name.openSecret(session)
@@ -86,6 +95,11 @@ func TestKnownAnswers(t *testing.T) {
 				t.Fatal(err)
 			}
 			half("accept", secret)
+
+			id, err := sessionID(session)
+			check("session", id[:], err)
+			mac, err := joinMAC(session, binding)
+			check("join", mac[:], err)
 
 			rec, err := open.seal(make([]byte, 0, 100), recordData, []byte("hello"), 2)
 			if err != nil {

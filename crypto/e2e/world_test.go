@@ -13,6 +13,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/blindrelay/blindrelay/transport/wire"
 	"go.uber.org/goleak"
 )
 
@@ -31,6 +32,10 @@ type world struct {
 	relay func(n int, device, agent Stream)
 	hops  int
 	wg    sync.WaitGroup
+	// prepare sees each hop before it is used; nil: nobody does.
+	prepare func(n int, attachment uint64, device, agent *pipeEnd)
+	ends    map[uint64][]*pipeEnd // device's ends by attachment
+	gone    map[uint64]bool       // attachments
 }
 
 var errStranger = errors.New("not on the list")
@@ -112,25 +117,77 @@ func (w *world) served() []*served {
 
 // open returns a device's end of a new hop on an attachment.
 func (w *world) open(attachment uint64) Stream {
+	d, err := w.dial(attachment)
+	if err != nil {
+		w.t.Error(err)
+	}
+	return d
+}
+
+var errGone = errors.New("the attachment is gone")
+
+func (w *world) dial(attachment uint64) (Stream, error) {
 	w.mu.Lock()
-	n, relay := w.hops, w.relay
+	n, relay, prepare := w.hops, w.relay, w.prepare
 	w.hops++
-	w.mu.Unlock()
+	if w.gone[attachment] {
+		w.mu.Unlock()
+		return nil, errGone
+	}
 	d, r := newPipe(64 << 10)
+	if w.ends == nil {
+		w.ends = make(map[uint64][]*pipeEnd)
+	}
+	w.ends[attachment] = append(w.ends[attachment], d)
+	w.mu.Unlock()
+	if prepare != nil {
+		prepare(n, attachment, d, r)
+	}
 	if relay == nil {
 		w.server.Handle(attachment, r)
-		return d
+		return d, nil
 	}
 	r2, a := newPipe(64 << 10)
 	w.server.Handle(attachment, a)
 	w.wg.Go(func() { relay(n, r, r2) })
-	return d
+	return d, nil
+}
+
+// hopsOf returns the device's ends of an attachment's hops, the oldest first.
+func (w *world) hopsOf(attachment uint64) []*pipeEnd {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.ends[attachment])
+}
+
+// drop ends an attachment and all its hops.
+func (w *world) drop(attachment uint64) {
+	w.mu.Lock()
+	if w.gone == nil {
+		w.gone = make(map[uint64]bool)
+	}
+	w.gone[attachment] = true
+	w.mu.Unlock()
+	for _, e := range w.hopsOf(attachment) {
+		e.Reset(wire.CodeDeviceGone)
+	}
+}
+
+func (w *world) opener(attachment uint64) func(context.Context) (Stream, error) {
+	return func(context.Context) (Stream, error) { return w.dial(attachment) }
+}
+
+// join takes a session to an attachment.
+func (w *world) join(s *Session, attachment uint64) (*Link, error) {
+	st, err := w.dial(attachment)
+	if err != nil {
+		return nil, err
+	}
+	return s.Join(context.Background(), st, w.opener(attachment))
 }
 
 func (w *world) config(id *Identity, attachment uint64) ClientConfig {
-	return ClientConfig{Identity: id, Server: w.id.Pin(), Open: func(context.Context) (Stream, error) {
-		return w.open(attachment), nil
-	}}
+	return ClientConfig{Identity: id, Server: w.id.Pin(), Open: w.opener(attachment)}
 }
 
 func (w *world) connect(id *Identity, attachment uint64) *Session {
@@ -162,4 +219,10 @@ func (w *world) streams(s *Session) (device, agent *Conn) {
 	}
 	w.t.Cleanup(func() { device.Close(); agent.Close() })
 	return device, agent
+}
+
+func (w *world) isGone(attachment uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.gone[attachment]
 }

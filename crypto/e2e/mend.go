@@ -1,0 +1,194 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+const (
+	// maxFutile is how many carriers in a row may bring nothing, over a link
+	// that works, before their stream is given up.
+	maxFutile = 8
+	mendPause = 25 * time.Millisecond // doubles with each that did
+	mendMost  = 2 * time.Second
+)
+
+var (
+	errLinkLost = errors.New("the connection to the relay is gone")
+	errNoAnswer = errors.New("the server did not take up a stream again within 10 s")
+)
+
+// mend finds a carrier in the place of lost ones, after a pause. It runs at the
+// opener, once for each stream at a time.
+func (c *Conn) mend(pause time.Duration) {
+	for {
+		if !c.pause(pause) {
+			return
+		}
+		l := c.s.awaitLink(c.gone)
+		if l == nil {
+			return
+		}
+		losses, err := c.carry(l)
+		if c.mended(l, losses, err) {
+			return
+		}
+		c.mu.Lock()
+		pause = c.patience()
+		c.mu.Unlock()
+	}
+}
+
+// pause reports whether there is something to mend after it.
+func (c *Conn) pause(d time.Duration) bool {
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.gone:
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead.Load() == nil && c.complete() {
+		c.mending = false
+		return false
+	}
+	return c.dead.Load() == nil
+}
+
+// patience is how long to wait before the next carrier. Needs mu.
+func (c *Conn) patience() time.Duration {
+	if c.futile < 2 {
+		return 0
+	}
+	return min(mendPause<<(c.futile-1), mendMost)
+}
+
+// mended reports whether mend has nothing left to do, after an attempt on l.
+// losses were there when its carrier began.
+func (c *Conn) mended(l *Link, losses int, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.dead.Load() != nil:
+		return true
+	case err == nil && c.losses == losses || c.complete():
+		c.mending = false
+		return true
+	case c.futile >= maxFutile && len(c.carriers) == 0 && l.reason() == nil:
+		c.die(c.lossError(), wire.CodeTimeout)
+		return true
+	}
+	return false
+}
+
+// complete reports whether both halves are delivered. Needs mu.
+func (c *Conn) complete() bool { return c.out.done() && (c.in.stopped || c.in.ended()) }
+
+// carry opens a further carrier over l and returns when it stands, and how
+// many carriers had been lost before it.
+func (c *Conn) carry(l *Link) (losses int, err error) {
+	ctx, cancel := context.WithTimeout(c.s.ctx, handshakeTimeout)
+	defer cancel()
+	st, err := l.open(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			l.end(fmt.Errorf("open a stream through the relay: %w", err))
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.lastLoss = err
+		c.futile++
+		return c.losses, err
+	}
+	c.mu.Lock()
+	losses = c.losses
+	k, err := c.further(l, st)
+	c.mu.Unlock()
+	if err != nil {
+		st.Reset(wire.CodeCancelled)
+		return losses, err
+	}
+	select {
+	case <-k.ready:
+		return losses, nil
+	case <-k.over:
+		return losses, errLinkLost
+	case <-ctx.Done():
+		c.lose(k, errNoAnswer)
+		return losses, errNoAnswer
+	}
+}
+
+// further makes the opener's end of a further carrier. Needs mu.
+func (c *Conn) further(l *Link, st Stream) (*carrier, error) {
+	at := resumption{number: c.opened, gone: c.opened, next: c.in.next}
+	for _, k := range c.carriers {
+		at.gone = min(at.gone, k.number)
+	}
+	if c.in.stopped {
+		at.next = stopped
+	}
+	preface, err := resumed(c.preface, c.resume, l.binding, at)
+	if err != nil {
+		return nil, err
+	}
+	k := &carrier{st: st, link: l, number: at.number, preface: preface, prompt: true, await: true}
+	c.opened++
+	return k, c.attach(k)
+}
+
+// resumeAt adds a further carrier at the acceptor. gone says which carriers
+// the opener has lost. It owns st.
+func (c *Conn) resumeAt(l *Link, st Stream, at resumption) error {
+	c.mu.Lock()
+	if !c.seen.use(at.number) {
+		c.mu.Unlock()
+		return ErrReplay
+	}
+	var lost []*carrier
+	for _, k := range c.carriers {
+		if k.number < at.gone {
+			lost = append(lost, k)
+		}
+	}
+	c.mu.Unlock()
+	for _, k := range lost {
+		c.lose(k, errLinkLost)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.acknowledge(at.next); err != nil {
+		return err
+	}
+	answer := resumption{number: at.number, next: c.in.next}
+	if c.in.stopped {
+		answer.next = stopped
+	}
+	preface, err := resumed(c.preface, c.resume, l.binding, answer)
+	if err != nil {
+		return err
+	}
+	return c.attach(&carrier{st: st, link: l, number: at.number, preface: preface, prompt: true})
+}
+
+// loseLink ends the carriers of a link that has ended.
+func (c *Conn) loseLink(l *Link) {
+	c.mu.Lock()
+	var lost []*carrier
+	for _, k := range c.carriers {
+		if k.link == l {
+			lost = append(lost, k)
+		}
+	}
+	c.mu.Unlock()
+	for _, k := range lost {
+		c.lose(k, errLinkLost)
+	}
+}
