@@ -6,12 +6,14 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/fleet"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -20,16 +22,18 @@ type AgentConfig struct {
 	// Home holds the keys and the devices. Required; it stays the caller's,
 	// who closes it after the Agent.
 	Home *pair.Home
-	// Relays is where the agent registers: 1 to 3, at all of them. The Home
-	// keeps them for invites.
+	// Relays is where the agent can be reached: 1 to 3 addresses, or names that
+	// stand for more (see fleet.Resolve). Of all that they lead to the agent
+	// keeps itself registered at the two that come first for its route and
+	// work. The Home keeps Relays for invites.
 	Relays []wire.Relay
 	// Approve asks the owner about a device whose invite demands it. Nil
 	// refuses such devices.
 	Approve pair.Approver
 	// Log takes what the owner should know. Nil logs nothing.
 	Log *slog.Logger
-	// Socket carries all connections to relays. The Agent owns it. Nil: a UDP
-	// socket of its own.
+	// Socket carries all connections to relays. The Agent owns it. Nil: a
+	// UDP socket of its own, and TCP where UDP is blocked.
 	Socket net.PacketConn
 }
 
@@ -37,16 +41,17 @@ type AgentConfig struct {
 // until it is closed, and follows the Home: devices that are revoked lose
 // their sessions, and while remote access is off no relay knows the route.
 //
-// It runs one goroutine to follow the Home and two for each relay, besides
-// those of its sessions.
+// It runs one goroutine to follow the Home, one to choose relays, one to follow
+// their names, and three for each connection to a relay, besides those of its
+// sessions.
 type Agent struct {
 	home   *pair.Home
 	log    *slog.Logger
 	server *e2e.Server
 	dialer *transport.Dialer
 	cert   tls.Certificate
-	links  []*link
-	moved  signal // the state of a link has changed
+	relays []wire.Relay // as configured
+	roster *roster
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -57,6 +62,17 @@ type Agent struct {
 
 // NewAgent starts an agent. The caller closes it.
 func NewAgent(cfg AgentConfig) (*Agent, error) {
+	a, err := prepare(cfg, nil)
+	if err != nil {
+		return nil, err
+	}
+	a.start()
+	return a, nil
+}
+
+// prepare makes an agent that does nothing yet. With nil as the resolver it
+// asks the system's.
+func prepare(cfg AgentConfig, r fleet.Resolver) (*Agent, error) {
 	if err := cfg.Home.SetRelays(cfg.Relays); err != nil {
 		return nil, err
 	}
@@ -73,7 +89,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{home: cfg.Home, log: cfg.Log, cert: route.Certificate()}
+	a := &Agent{home: cfg.Home, log: cfg.Log, cert: route.Certificate(), relays: slices.Clone(cfg.Relays)}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.server, err = e2e.NewServer(e2e.ServerConfig{
 		Identity: id,
@@ -87,13 +103,14 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if a.dialer, err = transport.NewDialer(cfg.Socket); err != nil {
 		return nil, errors.Join(err, a.server.Close())
 	}
-	for _, r := range cfg.Relays {
-		l := &link{agent: a, relay: r, updating: make(chan struct{}, 1)}
-		a.links = append(a.links, l)
-		a.wait.Go(l.keep)
-	}
-	a.wait.Go(a.follow)
+	a.roster = newRoster(a, fleet.NewSet(r, cfg.Relays))
 	return a, nil
+}
+
+func (a *Agent) start() {
+	a.wait.Go(func() { a.roster.set.Keep(a.ctx, a.roster.moved.broadcast) })
+	a.wait.Go(a.roster.keep)
+	a.wait.Go(a.follow)
 }
 
 // Listen returns the agent as a net.Listener. Its connections are *e2e.Conn;
@@ -140,8 +157,8 @@ func (a *Agent) admit(pin e2e.Pin) (e2e.Welcome, error) {
 		}
 	}
 	w := e2e.Welcome{RouteToken: a.home.Token(pin)}
-	for _, l := range a.links {
-		w.Relays = append(w.Relays, l.relay.String())
+	for _, r := range a.relays {
+		w.Relays = append(w.Relays, r.String())
 	}
 	return w, nil
 }
@@ -189,16 +206,7 @@ func (a *Agent) Enforce() {
 // device is turned away at the edge. The agent also does so by itself soon
 // after each change.
 func (a *Agent) Publish(ctx context.Context) error {
-	var errs []error
-	for _, l := range a.links {
-		l.mu.Lock()
-		reg := l.reg
-		l.mu.Unlock()
-		if reg != nil {
-			errs = append(errs, l.update(ctx, reg))
-		}
-	}
-	return errors.Join(errs...)
+	return a.roster.publish(ctx)
 }
 
 // Close takes the route from the relays, ends every session, and waits.

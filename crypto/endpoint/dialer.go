@@ -6,12 +6,15 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/transport"
+	"github.com/blindrelay/blindrelay/transport/fleet"
+	"github.com/blindrelay/blindrelay/transport/netwatch"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -24,7 +27,8 @@ type DialerConfig struct {
 	// Log takes what the user should know. Nil logs nothing.
 	Log *slog.Logger
 	// Socket carries all connections to relays. The Dialer owns it. Nil: a
-	// UDP socket of its own.
+	// UDP socket of its own, and TCP where UDP is blocked; the Dialer then also
+	// follows the machine from network to network.
 	Socket net.PacketConn
 }
 
@@ -44,6 +48,7 @@ type Dialer struct {
 	server pair.Server
 	log    *slog.Logger
 	dialer *transport.Dialer
+	watch  *netwatch.Watcher // nil if the socket is not the machine's
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -56,7 +61,9 @@ type Dialer struct {
 	mu      sync.Mutex
 	state   string
 	since   time.Time
-	path    *path // nil while there is none
+	session *e2e.Session // nil while there is none
+	path    *path        // nil while there is none
+	where   *whereabouts
 	refused int   // hopeless failures in a row
 	failure error // why the latest attempt failed or the latest path ended; nil while there is a path
 }
@@ -79,6 +86,9 @@ func NewDialer(cfg DialerConfig) (*Dialer, error) {
 		return nil, err
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
+	if cfg.Socket == nil {
+		d.watch = netwatch.New(netwatch.Config{})
+	}
 	return d, nil
 }
 
@@ -91,22 +101,32 @@ func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Con
 	ctx, cancel := context.WithTimeoutCause(ctx, dialWait, errNoPath)
 	defer cancel()
 	for {
-		p, err := d.await(ctx)
+		session, err := d.await(ctx)
 		if err != nil {
 			return nil, err
 		}
-		c, err := p.session.OpenStream(ctx)
+		c, err := session.OpenStream(ctx)
 		if err == nil {
 			return c, nil
 		}
 		if errors.Is(err, e2e.ErrTooManyStreams) || ctx.Err() != nil {
-			return nil, err
+			return nil, d.because(err)
 		}
-		p.session.Close(wire.CodeCancelled, "the path to the relay is broken")
-		if err := d.leave(ctx, p); err != nil {
+		if err := d.leave(ctx, session); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// because prefers the reason why there is no path to an error that is only its
+// consequence.
+func (d *Dialer) because(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if errors.Is(err, errNoPath) && d.failure != nil {
+		return d.failure
+	}
+	return err
 }
 
 // errNoPath is the cause of a wait that took too long.
@@ -116,34 +136,34 @@ var errNoPath = errors.New("no connection to the server")
 // It waits as long as ctx lets it, unless the server or the relay refuses.
 func (d *Dialer) Connect(ctx context.Context) error {
 	for {
-		p, err := d.await(ctx)
+		session, err := d.await(ctx)
 		if err != nil {
 			return err
 		}
-		_, err = p.session.Welcome(ctx)
+		_, err = session.Welcome(ctx)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		if err := d.leave(ctx, p); err != nil {
+		if err := d.leave(ctx, session); err != nil {
 			return err
 		}
 	}
 }
 
-// await returns the path, and waits for one. It gives up with ctx, or with a
+// await returns the session, and waits for one. It gives up with ctx, or with a
 // failure that waiting cannot mend.
-func (d *Dialer) await(ctx context.Context) (*path, error) {
+func (d *Dialer) await(ctx context.Context) (*e2e.Session, error) {
 	d.start.Do(func() { d.wait.Go(d.keep) })
 	for {
 		moved := d.moved.next()
 		d.mu.Lock()
-		p, failure, refused := d.path, d.failure, d.refused
+		session, failure, refused := d.session, d.failure, d.refused
 		d.mu.Unlock()
 		switch {
 		case d.ctx.Err() != nil:
 			return nil, net.ErrClosed
-		case p != nil:
-			return p, nil
+		case session != nil:
+			return session, nil
 		case refused >= believe:
 			return nil, failure
 		}
@@ -159,14 +179,14 @@ func (d *Dialer) await(ctx context.Context) (*path, error) {
 	}
 }
 
-// leave waits until the Dialer no longer offers p.
-func (d *Dialer) leave(ctx context.Context, p *path) error {
+// leave waits until the Dialer no longer offers a session.
+func (d *Dialer) leave(ctx context.Context, session *e2e.Session) error {
 	for {
 		moved := d.moved.next()
 		d.mu.Lock()
-		now := d.path
+		now := d.session
 		d.mu.Unlock()
-		if now != p {
+		if now != session {
 			return nil
 		}
 		select {
@@ -177,20 +197,76 @@ func (d *Dialer) leave(ctx context.Context, p *path) error {
 	}
 }
 
-func (d *Dialer) set(state string, p *path, failure error) {
+func (d *Dialer) set(state string, session *e2e.Session, p *path, failure error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if state != d.state {
 		d.since = time.Now()
 	}
-	d.state, d.path, d.failure = state, p, failure
+	d.state, d.session, d.path, d.failure = state, session, p, failure
 	switch {
 	case hopeless(failure):
 		d.refused++
-	case p == nil:
+	case session == nil:
 		d.refused = 0
 	}
 	d.moved.broadcast()
+}
+
+// whereabouts is where the agent can be reached, as far as is known.
+type whereabouts struct {
+	configured []wire.Relay
+	known      *fleet.Set
+	forget     context.CancelFunc
+}
+
+// look begins to look for the agent at relays.
+func (d *Dialer) look(relays []wire.Relay) {
+	ctx, cancel := context.WithCancel(d.ctx)
+	w := &whereabouts{configured: relays, known: fleet.NewSet(nil, relays), forget: cancel}
+	d.mu.Lock()
+	old := d.where
+	d.where = w
+	d.mu.Unlock()
+	if old != nil {
+		old.forget()
+	}
+	d.wait.Go(func() { w.known.Keep(ctx, d.moved.broadcast) })
+}
+
+// learn takes over where the agent says it can be reached.
+func (d *Dialer) learn(w e2e.Welcome) {
+	var relays []wire.Relay
+	for _, text := range w.Relays {
+		r, err := wire.ParseRelay(text)
+		if err != nil {
+			d.log.Debug("the server names a relay that this side does not understand", "error", err)
+			continue
+		}
+		relays = append(relays, r)
+	}
+	d.mu.Lock()
+	known := slices.Equal(d.where.configured, relays)
+	d.mu.Unlock()
+	if len(relays) > 0 && !known {
+		d.look(relays)
+	}
+}
+
+// relays returns where to look for the agent, the best first: the relays behind
+// the names that it gave, or the names themselves while nothing is known.
+func (d *Dialer) relays() []wire.Relay {
+	d.mu.Lock()
+	w := d.where
+	d.mu.Unlock()
+	var relays []wire.Relay
+	for _, r := range fleet.Order(d.server.Route, w.known.Relays()) {
+		relays = append(relays, r.Relay)
+	}
+	if len(relays) == 0 {
+		return w.configured
+	}
+	return relays
 }
 
 // answered reports whether the latest failure is to be believed.
@@ -200,26 +276,28 @@ func (d *Dialer) answered() bool {
 	return d.refused >= believe
 }
 
-// keep makes one path after the other.
+// keep makes one session after the other.
 func (d *Dialer) keep() {
+	d.look(d.server.Relays)
 	retry := backoff{first: firstPause, most: longestPause}
 	var said string // the latest failure that was logged
-	for i := 0; d.ctx.Err() == nil; i++ {
-		p, err := d.connect(d.ctx, d.server.Relays[i%len(d.server.Relays)])
+	for d.ctx.Err() == nil {
+		m, err := d.meet()
 		var after time.Duration
 		if err == nil {
-			d.set(stateReachable, p, nil)
-			if err = p.hold(d.ctx); p.admitted {
+			d.set(stateReachable, m.session, m.path, nil)
+			var admitted bool
+			if admitted, err = d.hold(m.session, m.path); admitted {
 				retry.reset()
 				said = ""
 			}
-			after = p.attachment.RetryAfter()
+			after = m.path.attachment.RetryAfter()
 		}
 		if d.ctx.Err() != nil {
 			break
 		}
 		err = explain(err)
-		d.set(stateConnecting, nil, err)
+		d.set(stateConnecting, nil, nil, err)
 		wait := retry.next() + min(after, time.Minute)
 		if hopeless(err) && d.answered() {
 			wait += hopelessPause
@@ -230,7 +308,30 @@ func (d *Dialer) keep() {
 		}
 		pause(d.ctx, wait, nil)
 	}
-	d.set(stateOff, nil, net.ErrClosed)
+	d.set(stateOff, nil, nil, net.ErrClosed)
+}
+
+// meeting is a session with its first path.
+type meeting struct {
+	session *e2e.Session
+	path    *path
+}
+
+func (m meeting) undo() {
+	m.session.Close(wire.CodeCancelled, "the device has found a faster way")
+	m.path.close()
+}
+
+// meet makes a session through the first relay that leads to the agent.
+func (d *Dialer) meet() (meeting, error) {
+	var attempts []func(context.Context) (meeting, error)
+	for _, r := range d.relays() {
+		attempts = append(attempts, func(ctx context.Context) (meeting, error) {
+			s, p, err := d.connect(ctx, r)
+			return meeting{s, p}, err
+		})
+	}
+	return firstOf(d.ctx, attempts, meeting.undo)
 }
 
 // Close ends every connection and waits.
@@ -239,7 +340,19 @@ func (d *Dialer) Close() error {
 		d.cancel()
 		d.start.Do(func() {}) // nothing starts from here on
 		d.wait.Wait()
+		if d.watch != nil {
+			d.watch.Close()
+		}
 		d.err = d.dialer.Close()
 	})
 	return d.err
+}
+
+// changes tells when the machine's network may have changed; nil if that is not
+// watched.
+func (d *Dialer) changes() <-chan netwatch.Event {
+	if d.watch == nil {
+		return nil
+	}
+	return d.watch.Changes()
 }

@@ -9,6 +9,7 @@
 //	client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}
 //
 // Every connection is sealed end to end by package e2e. A Read that returns
-// io.EOF has read everything that was sent; whatever a relay or a network cuts
-// or changes is an error.
+// io.EOF has read everything that was sent. What a relay or a network cuts off
+// goes on over another connection, through the same relay or another one; what
+// it changes, or cuts off for longer than a minute, is an error.
 package endpoint

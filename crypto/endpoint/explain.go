@@ -23,6 +23,8 @@ var hints = map[wire.Code]string{
 	wire.CodeAgentGone:      "the server's connection to the relay broke off; this side tries again by itself",
 	wire.CodeDeviceGone:     "the device's connection to the relay broke off",
 	wire.CodeTooManyTokens:  "the relay takes no more devices for this server: revoke some",
+	wire.CodeDraining:       "the relay is being emptied, to be replaced or for good; this side goes to another one, or comes back by itself",
+	wire.CodeTooManyConns:   "the relay has as many connections of this server as it takes; those go on",
 	wire.CodeSilent:         "the relay gave up waiting for an answer",
 	wire.CodeProtocol:       "the relay does not understand this side: are both of the same version?",
 	wire.CodeFrameTooLarge:  "the relay does not understand this side: are both of the same version?",
@@ -30,6 +32,10 @@ var hints = map[wire.Code]string{
 	wire.CodeOff:            "the owner has turned remote access off",
 	wire.CodeBusy:           "the server has no room for another connection now: try again in a moment",
 }
+
+// Explain puts a sentence for people, which says what to do, before an error
+// that carries a code of the relay or the agent. Others it returns as they are.
+func Explain(err error) error { return explain(err) }
 
 // explain puts a sentence for people before an error that carries a code.
 func explain(err error) error {

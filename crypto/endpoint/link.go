@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -20,185 +21,207 @@ const (
 	// replacedPause keeps two agents with one key from taking each other's
 	// place all the time: each change ends what the devices play.
 	replacedPause = 5 * time.Minute
+	// longestSilence is how long a relay may say nothing, not even that it got
+	// the keep-alives, which are sent each 2 s.
+	longestSilence = 4 * time.Second
+	silenceCheck   = 500 * time.Millisecond
 )
 
-// Words for the state of a link to a relay.
+// Words for the state of the way to a relay.
 const (
 	stateOff        = "off"        // the owner has turned remote access off
 	stateConnecting = "connecting" // between two attempts, or in one
 	stateReachable  = "reachable"  // the relay has the route
+	stateLeaving    = "leaving"    // the relay is being emptied; what streams goes on
+	stateStandby    = "standby"    // the relay is known and not needed now
 )
 
-// link is an agent's connection to one relay, remade for ever.
+// link is one registered connection of an agent to a relay.
 type link struct {
-	agent *Agent
-	relay wire.Relay
+	roster *roster
+	place  *place
+	sess   transport.Session
+	reg    *hop.Registration
+	since  time.Time
+	ending chan error // why this side ends it; end sends without blocking, and the first reason counts
 
-	updating chan struct{} // holds a value while update runs; room for one
-
-	mu    sync.Mutex
-	state string
-	since time.Time
-	err   error // why the latest attempt or connection ended; nil once reachable
-	reg   *hop.Registration
+	// Guarded by the roster's mu.
+	streams int       // open
+	move    time.Time // when to be elsewhere, as the relay is being emptied; zero if it is not
+	retired time.Time // when another link took its place; zero before
 }
 
-func (l *link) set(state string, reg *hop.Registration, err error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if state != l.state {
-		l.since = time.Now()
-	}
-	l.state, l.reg, l.err = state, reg, err
-	l.agent.moved.broadcast()
-}
-
-// keep holds the registration while remote access is on.
-func (l *link) keep() {
-	ctx, home := l.agent.ctx, l.agent.home
-	retry := backoff{first: firstPause, most: longestPause}
-	var said string // the latest failure that was logged
-	for ctx.Err() == nil {
-		changed := home.Changed()
-		if !home.Enabled() {
-			l.set(stateOff, nil, nil)
-			select {
-			case <-changed:
-			case <-ctx.Done():
-			}
-			continue
-		}
-		reg, err := l.register(ctx)
-		if err == nil {
-			retry.reset()
-			said = ""
-			l.agent.log.Info("reachable", "relay", l.relay.Addr, "route", home.Route().String())
-			err = l.serve(ctx, reg, changed)
-		}
-		if ctx.Err() != nil || errors.Is(err, errOff) {
-			continue
-		}
-		l.set(stateConnecting, nil, err)
-		wait := retry.next()
-		if reg != nil {
-			wait += min(reg.RetryAfter(), time.Minute)
-		}
-		switch {
-		case codeOf(err) == wire.CodeReplaced:
-			wait += replacedPause
-		case hopeless(err):
-			wait += hopelessPause
-		}
-		if text := err.Error(); text != said {
-			said = text
-			l.agent.log.Warn("not reachable", "relay", l.relay.Addr, "error", err, "next_try", wait.Round(time.Millisecond))
-		}
-		pause(ctx, wait, home.Changed())
-	}
-}
-
-func (l *link) register(ctx context.Context) (*hop.Registration, error) {
-	l.set(stateConnecting, nil, l.lastError())
-	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+// register makes a link.
+func (r *roster) register(p *place, relay wire.Relay, why purpose) (*link, error) {
+	ctx, cancel := context.WithTimeout(r.agent.ctx, attemptPatience)
 	defer cancel()
-	sess, err := l.agent.dialer.Dial(ctx, l.relay, &l.agent.cert)
+	dial := r.dialer.Dial
+	if why == quicAgain {
+		dial = r.dialer.DialQUIC
+	}
+	sess, err := dial(ctx, relay, &r.agent.cert)
 	if err != nil {
 		return nil, err
 	}
-	reg, err := hop.Register(ctx, sess, l.agent.home.Tokens())
+	done, err := p.beginUpdate(ctx)
 	if err != nil {
-		return nil, l.explain(err)
+		sess.Close(wire.CodeNone, "")
+		return nil, err
 	}
-	return reg, nil
+	defer done()
+	reg, err := hop.Register(ctx, sess, wire.Register{Instance: r.instance, Tokens: r.agent.home.Tokens()})
+	if err != nil {
+		return nil, r.explain(err)
+	}
+	return &link{roster: r, place: p, sess: sess, reg: reg, since: time.Now(), ending: make(chan error, 1)}, nil
 }
 
 // explain adds what the operator has to type where the route is not admitted.
-func (l *link) explain(err error) error {
+func (r *roster) explain(err error) error {
 	if codeOf(err) == wire.CodeNotAdmitted {
-		return fmt.Errorf("the relay does not admit this server; its operator has to start it with: --allow %s (%w)", l.agent.home.Route(), err)
+		return fmt.Errorf("the relay does not admit this server; its operator has to start it with: --allow %s (%w)", r.agent.home.Route(), err)
 	}
 	return explain(err)
 }
 
-func (l *link) lastError() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.err
-}
+var (
+	// errOff ends a registration whose owner has turned remote access off.
+	errOff    = errors.New("the owner has turned remote access off")
+	errSilent = errors.New("the relay has gone silent: its host, or the network on the way, may be down")
+)
 
-// errOff ends a registration whose owner has turned remote access off.
-var errOff = errors.New("the owner has turned remote access off")
+func (l *link) onTCP() bool { return l.retired.IsZero() && l.sess.Protocol() == protocolTCP }
+
+// end has serve leave the relay.
+func (l *link) end(why error) {
+	select {
+	case l.ending <- why:
+	default:
+	}
+}
 
 // serve takes the streams that the relay brings, and keeps its list of tokens
 // up to date, until the registration ends. It returns why. Changed is the
 // Home's channel from before the registration.
-func (l *link) serve(ctx context.Context, reg *hop.Registration, changed <-chan struct{}) error {
+func (l *link) serve(ctx context.Context, changed <-chan struct{}) error {
 	code := wire.CodeNone
-	accepting, stop := context.WithCancel(ctx)
+	serving, stop := context.WithCancel(ctx)
 	var wait sync.WaitGroup
-	wait.Go(func() { l.accept(accepting, reg) })
+	wait.Go(func() { l.accept(serving) })
+	wait.Go(func() { l.follow(serving, changed) })
 	defer func() {
 		stop()
-		reg.Close(code, "")
+		l.reg.Close(code, "")
 		wait.Wait()
 	}()
-
-	l.set(stateReachable, reg, nil)
+	leaving := l.reg.Leaving()
+	check := time.NewTicker(silenceCheck)
+	defer check.Stop()
 	for {
 		select {
-		case <-changed:
-		case <-reg.Leaving():
+		case <-leaving:
+			if l.reg.Draining() {
+				l.moveAfter(l.reg.RetryAfter())
+				leaving = nil
+				continue
+			}
 			// After a goodbye what is in flight may end; new streams go to the
 			// next registration.
 			select {
-			case <-reg.Done():
+			case <-l.reg.Done():
 			case <-time.After(time.Second):
 			case <-ctx.Done():
 			}
-			return l.explain(reg.Err())
+			return l.roster.explain(l.reg.Err())
+		case <-l.reg.Done():
+			if l.reg.Draining() {
+				return errDrained
+			}
+			return l.roster.explain(l.reg.Err())
+		case <-check.C:
+			if l.sess.Silent() >= longestSilence {
+				code = wire.CodeTimeout
+				return errSilent
+			}
+		case err := <-l.ending:
+			if errors.Is(err, errOff) {
+				code = wire.CodeOff
+			}
+			return err
 		case <-ctx.Done():
 			return ctx.Err()
-		}
-		changed = l.agent.home.Changed()
-		if !l.agent.home.Enabled() {
-			code = wire.CodeOff
-			return errOff
-		}
-		if err := l.update(ctx, reg); err != nil && reg.Err() == nil {
-			return err
 		}
 	}
 }
 
-// update tells the relay which tokens it may let in now. One runs at a time,
-// so that no older list overtakes a newer one.
-func (l *link) update(ctx context.Context, reg *hop.Registration) error {
-	select {
-	case l.updating <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
+// moveAfter notes when the agent is to be elsewhere.
+func (l *link) moveAfter(d time.Duration) {
+	l.roster.mu.Lock()
+	l.move = time.Now().Add(min(d, farthestMove))
+	l.roster.mu.Unlock()
+	l.roster.moved.broadcast()
+}
+
+// follow tells the relay of every change of the Home.
+func (l *link) follow(ctx context.Context, changed <-chan struct{}) {
+	home := l.roster.agent.home
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+		changed = home.Changed()
+		if !home.Enabled() {
+			l.roster.agent.Enforce() // the devices are told before their way is cut
+			l.end(errOff)
+			return
+		}
+		if err := l.update(ctx); err != nil {
+			l.end(err)
+			return
+		}
 	}
-	defer func() { <-l.updating }()
-	if err := reg.Update(ctx, l.agent.home.Tokens()); err != nil {
+}
+
+// update tells the relay which tokens it may let in now.
+func (l *link) update(ctx context.Context) error {
+	done, err := l.place.beginUpdate(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if err := l.reg.Update(ctx, l.roster.agent.home.Tokens()); err != nil {
 		return fmt.Errorf("tell the relay which devices may come: %w", err)
 	}
 	return nil
 }
 
+// beginUpdate waits until no word about tokens is on its way to the relay: an
+// older list must not overtake a newer one over another connection.
+func (p *place) beginUpdate(ctx context.Context) (done func(), err error) {
+	select {
+	case p.updating <- struct{}{}:
+		return func() { <-p.updating }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // accept hands every stream over to a goroutine of its own, so that one which
 // says nothing holds up no other. There are at most as many as the session
 // allows streams.
-func (l *link) accept(ctx context.Context, reg *hop.Registration) {
+func (l *link) accept(ctx context.Context) {
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	for {
-		st, err := reg.Accept(ctx)
+		st, err := l.reg.Accept(ctx)
 		if err != nil {
 			return
 		}
 		wait.Go(func() {
 			if attachment, err := hop.ReadIncoming(st); err == nil {
-				l.agent.server.Handle(attachment, st)
+				l.roster.handle(attachment, l.count(attachment, st))
 			}
 		})
 	}

@@ -67,7 +67,7 @@ func Pair(ctx context.Context, cfg PairConfig) (pair.Server, error) {
 }
 
 func reachToPair(ctx context.Context, dialer *transport.Dialer, relay wire.Relay, id *e2e.Identity, cfg PairConfig) (*e2e.PairingConn, *hop.Attachment, error) {
-	attachment, err := attach(ctx, dialer, relay, wire.Open{Route: cfg.Invite.Route, Token: cfg.Invite.Token()})
+	_, attachment, err := attach(ctx, dialer.Dial, relay, wire.Open{Route: cfg.Invite.Route, Token: cfg.Invite.Token()})
 	if err != nil {
 		return nil, nil, err
 	}

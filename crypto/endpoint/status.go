@@ -2,18 +2,26 @@ package endpoint
 
 import (
 	"context"
+	"net"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
-// RelayStatus says how one connection to a relay is.
+// RelayStatus says how the way to one relay is.
 type RelayStatus struct {
-	Relay string        `json:"relay"` // host:port, or host:port#pin
-	State string        `json:"state"` // "reachable", "connecting" or "off"
-	Since time.Time     `json:"since"`
-	RTT   time.Duration `json:"rtt_ns"`          // round trip to the relay; 0 if unknown
-	Error string        `json:"error,omitempty"` // why it is not reachable
+	Relay string `json:"relay"` // host:port[/tcpport][#pin]
+	// Address is the IP address in use, where the host is a name.
+	Address string `json:"address,omitempty"`
+	// State is "reachable", "connecting", "off", or of an agent also "leaving"
+	// (the relay is being emptied) and "standby" (enough others work).
+	State       string        `json:"state"`
+	Since       time.Time     `json:"since"`
+	Protocol    string        `json:"protocol,omitempty"`    // "QUIC", "TCP", or both while one replaces the other
+	Connections int           `json:"connections,omitempty"` // of an agent: as many as its devices need
+	RTT         time.Duration `json:"rtt_ns"`                // round trip to the relay; 0 if unknown
+	Error       string        `json:"error,omitempty"`       // why it is not reachable, or not better
 }
 
 // SessionStatus describes a device that is connected now.
@@ -34,9 +42,7 @@ type AgentStatus struct {
 // Status returns a snapshot.
 func (a *Agent) Status() AgentStatus {
 	s := AgentStatus{Sessions: []SessionStatus{}}
-	for _, l := range a.links {
-		s.Relays = append(s.Relays, l.status())
-	}
+	s.Relays = a.roster.status()
 	names := make(map[e2e.Pin]string)
 	for _, d := range a.home.Devices() {
 		names[d.Pin] = d.Name
@@ -49,15 +55,54 @@ func (a *Agent) Status() AgentStatus {
 	return s
 }
 
-func (l *link) status() RelayStatus {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := RelayStatus{Relay: l.relay.String(), State: l.state, Since: l.since}
-	if l.reg != nil {
-		s.RTT = l.reg.RTT()
+// status describes every relay that the agent is registered at, or should be,
+// or has failed at, the best one first, and the configured ones behind which no
+// such relay is.
+func (r *roster) status() []RelayStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []RelayStatus
+	shown := make(map[wire.Relay]bool)
+	for _, p := range r.places {
+		if len(p.links) > 0 || p.listed && (p.wanted || p.err != nil) {
+			all = append(all, p.status())
+			for _, a := range p.addresses {
+				shown[a.Configured] = true
+			}
+		}
 	}
-	if l.err != nil {
-		s.Error = l.err.Error()
+	for _, c := range r.agent.relays {
+		if shown[c] {
+			continue
+		}
+		s := RelayStatus{Relay: c.String(), State: stateStandby, Since: r.began}
+		if err := r.set.Failure(c); err != nil {
+			s.State, s.Error = stateConnecting, err.Error()
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+func (p *place) status() RelayStatus {
+	s := RelayStatus{Relay: p.id, State: p.state, Since: p.since, Connections: len(p.links)}
+	if len(p.addresses) > 0 {
+		a := p.address()
+		s.Relay = a.Relay.String()
+		if host, _, err := net.SplitHostPort(a.Addr); err == nil && host != a.IP.String() {
+			s.Address = a.IP.String()
+		}
+	}
+	for i, l := range p.links {
+		if protocol := l.sess.Protocol(); i == 0 {
+			s.Protocol = protocol
+		} else if protocol != s.Protocol {
+			s.Protocol = "QUIC, TCP"
+		}
+		s.RTT = l.reg.RTT() // of the latest
+	}
+	if p.err != nil {
+		s.Error = p.err.Error()
 	}
 	return s
 }
@@ -66,25 +111,9 @@ func (l *link) status() RelayStatus {
 // once; the error then says why. The agent goes on trying.
 func (a *Agent) Ready(ctx context.Context) error {
 	for {
-		moved := a.moved.next()
-		var failure error
-		failed := 0
-		for _, l := range a.links {
-			l.mu.Lock()
-			state, err := l.state, l.err
-			l.mu.Unlock()
-			switch {
-			case state == stateReachable:
-				return nil
-			case state == stateOff:
-				return errOff
-			case err != nil:
-				failed++
-				failure = err
-			}
-		}
-		if failed == len(a.links) {
-			return failure
+		moved := a.roster.moved.next()
+		if ready, err := a.roster.verdict(); ready || err != nil {
+			return err
 		}
 		select {
 		case <-moved:
@@ -108,7 +137,13 @@ func (d *Dialer) Status() DialerStatus {
 	defer d.mu.Unlock()
 	s := DialerStatus{Server: d.server.Name, RelayStatus: RelayStatus{State: d.state, Since: d.since}}
 	if d.path != nil {
-		s.Relay, s.RTT = d.path.relay.String(), d.path.attachment.RTT()
+		s.Relay, s.RTT, s.Protocol = d.path.relay.String(), d.path.attachment.RTT(), d.path.hop.Protocol()
+		if ip := d.path.relay.IP; ip.IsValid() {
+			s.Address = ip.String()
+		}
+		if s.Protocol == protocolTCP {
+			s.Error = "UDP does not get through to the relay here, so streams go over TCP; QUIC is tried again every three minutes"
+		}
 	}
 	if d.failure != nil {
 		s.Error = d.failure.Error()

@@ -18,7 +18,7 @@ import (
 // An invite in bytes, integers big-endian:
 //
 //	version u8 (1) | flags u8 | server pin 32 | secret 16 | route 16 | expiry u32 (Unix seconds)
-//	| n u8 (1..3) | n x (length u8 | "host:port") | with flagPins: n x relay pin 32
+//	| n u8 (1..3) | n x (length u8 | "host:port" or "host:port/tcpport") | with flagPins: n x relay pin 32
 //	| check 4 = SHA-256("blindrelay-invite/1" || 0x00 || all before)[:4]
 //
 // Its text is "BR1:" and the base32 of these bytes (RFC 4648, upper case, no
@@ -32,7 +32,7 @@ const (
 
 	checkLen = 4
 	// maxInviteText bounds what ParseInvite looks at: the longest invite is
-	// 1,243 characters, the rest is room for blanks and dashes.
+	// 1,272 characters, the rest is room for blanks and dashes.
 	maxInviteText = 8192
 )
 

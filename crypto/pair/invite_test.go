@@ -35,11 +35,17 @@ func goldenPinned() Invite {
 	return i
 }
 
+func goldenTCP() Invite {
+	i := goldenInvite()
+	i.Relays[0].TCPPort = 443
+	return i
+}
+
 // longest is an invite with everything as long as it may be.
 func longest() Invite {
 	i := goldenPinned()
 	for n := range i.Relays {
-		i.Relays[n] = wire.Relay{Addr: strings.Repeat("x", wire.MaxRelayAddr-6) + fmt.Sprintf(":1000%d", n), Pin: wire.KeyPin{1}}
+		i.Relays[n] = wire.Relay{Addr: strings.Repeat("x", wire.MaxRelayAddr-6) + fmt.Sprintf(":1000%d", n), Pin: wire.KeyPin{1}, TCPPort: 65535}
 	}
 	return i
 }
@@ -53,6 +59,7 @@ func TestInviteGolden(t *testing.T) {
 	}{
 		{"plain", goldenPlainText, goldenToken, goldenInvite()},
 		{"pins and approval", goldenPinnedText, goldenToken, goldenPinned()},
+		{"TCP port", goldenTCPText, goldenToken, goldenTCP()},
 	} {
 		if got := tc.inv.Text(); got != tc.text {
 			t.Errorf("%s: text\n%s, want\n%s", tc.name, got, tc.text)
@@ -83,8 +90,8 @@ func TestInviteForgives(t *testing.T) {
 		}
 	}
 	long := longest()
-	if n := len(long.Text()); n != 1243 { // maxInviteText is chosen for this
-		t.Errorf("the longest invite has %d characters, want 1243", n)
+	if n := len(long.Text()); n != 1272 { // maxInviteText is chosen for this
+		t.Errorf("the longest invite has %d characters, want 1272", n)
 	}
 	if got, err := ParseInvite(long.Text()); err != nil || !reflect.DeepEqual(got, long) {
 		t.Errorf("longest invite: %v", err)
@@ -170,6 +177,8 @@ func TestInviteRefused(t *testing.T) {
 		{"relay with an escape sequence", with(wire.Relay{Addr: "a\x1b[2J:1"}), "HOST:PORT"},
 		{"relay with port 0", with(wire.Relay{Addr: "a:0"}), "port"},
 		{"relay with a padded port", with(wire.Relay{Addr: "a:0443"}), "port"},
+		{"relay with the same port twice", with(wire.Relay{Addr: "a:443/443"}), "HOST:PORT"},
+		{"relay with its pin in the address", with(wire.Relay{Addr: "a:443#" + wire.KeyPin{1}.String()}), "HOST:PORT"},
 		{"relay without host", with(wire.Relay{Addr: ":443"}), "host is missing"},
 		{"relay in needless brackets", with(wire.Relay{Addr: "[a]:443"}), "brackets"},
 		{"relay that is too long", with(wire.Relay{Addr: strings.Repeat("x", 199) + ":1"}), "at most 200"},
@@ -230,7 +239,7 @@ func TestRelayText(t *testing.T) {
 }
 
 func FuzzParseInvite(f *testing.F) {
-	for _, s := range []string{goldenPlainText, goldenPinnedText, longest().Text(), goldenPlainText[:50], "BR2:AA", "br1:", ""} {
+	for _, s := range []string{goldenPlainText, goldenPinnedText, goldenTCPText, longest().Text(), goldenPlainText[:50], "BR2:AA", "br1:", ""} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

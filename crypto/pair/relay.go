@@ -30,13 +30,14 @@ func pinned(relays []wire.Relay) bool {
 	return false
 }
 
-// appendRelays appends: n u8 | n x (length u8 | "host:port") | and, if any
-// relay has a pin, n x pin (32, zero where a relay has none).
+// appendRelays appends: n u8 | n x (length u8 | "host:port" or
+// "host:port/tcpport") | and, if any relay has a pin, n x pin (32, zero where a
+// relay has none).
 func appendRelays(b []byte, relays []wire.Relay) []byte {
 	b = append(b, byte(len(relays)))
 	for _, r := range relays {
-		b = append(b, byte(len(r.Addr)))
-		b = append(b, r.Addr...)
+		b = append(b, byte(len(r.Address())))
+		b = append(b, r.Address()...)
 	}
 	if pinned(relays) {
 		for _, r := range relays {
@@ -74,7 +75,7 @@ func (c *cursor) relays(withPins bool) []wire.Relay {
 	}
 	rs := make([]wire.Relay, n)
 	for i := range rs {
-		rs[i].Addr = string(c.take(c.u8()))
+		rs[i] = relayAt(string(c.take(c.u8())))
 	}
 	if withPins {
 		for i := range rs {
@@ -82,4 +83,13 @@ func (c *cursor) relays(withPins bool) []wire.Relay {
 		}
 	}
 	return rs
+}
+
+// relayAt reads the address of a relay. What is none stays as it is, and the
+// caller's checkRelays refuses it.
+func relayAt(address string) wire.Relay {
+	if r, err := wire.ParseRelay(address); err == nil && !r.Pinned() {
+		return r
+	}
+	return wire.Relay{Addr: address}
 }

@@ -20,6 +20,7 @@ def text(flags, relays):
 none = bytes(32)
 print(text(0, [("relay.example.org:4433", none)]))
 print(text(3, [("a.example:1", none), ("[2001:db8::1]:443", bytes(range(0xC0, 0xE0))), ("192.0.2.7:65535", none)]))
+print(text(0, [("relay.example.org:4433/443", none)]))
 print(hmac.new(bytes(range(0x40, 0x50)), b"blindrelay-invite-tok/1\0", hashlib.sha256).hexdigest()[:32])
 
 # Six digits of the binding 07 07 .. 07: HKDF-SHA256 (RFC 5869) without salt.
