@@ -33,7 +33,7 @@ func newDesk(t *testing.T) *desk {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { agent.Close() })
-	d := &desk{owner: &owner{home, agent, new(approvals)}}
+	d := &desk{owner: &owner{home: home, agent: agent, asks: new(approvals)}}
 	a, b := net.Pipe()
 	d.command = newDialogue(a)
 	served := make(chan struct{}) // closed when serve has returned

@@ -4,14 +4,16 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
 )
 
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
 		{"--help"}, {"share", "--help"}, {"invite", "-h"}, {"devices", "--help"}, {"devices", "revoke", "--help"},
-		{"on", "--help"}, {"off", "--help"}, {"open", "--help"}, {"status", "--help"},
+		{"on", "--help"}, {"off", "--help"}, {"open", "--help"}, {"status", "--help"}, {"doctor", "--help"},
 	} {
 		r := blindlink(t, "", nil, args...).want(t, 0)
 		if !strings.Contains(r.stdout, "Usage: blindlink") || r.stderr != "" {
@@ -65,6 +67,8 @@ func TestUsage(t *testing.T) {
 		{append(relay, "127.0.0.1:1#short"), "pin"},
 		{append(relay, "a:1,b:2,c:3,d:4"), "at most 3"},
 		{append(relay, "a:1,a:1"), "twice"},
+		{append(relay, "a:1", "--relay", "b:2", "--relay", "a:1"), "twice"},
+		{append(relay, "a:1", "--relay", "b:2", "--relay", "c:3,d:4"), "at most 3"},
 		{append(to, "ftp://127.0.0.1"), "tcp://"},
 		{append(to, "127.0.0.1:8096"), "http://"},
 		{append(to, "http://"), "host"},
@@ -90,7 +94,7 @@ func TestUsage(t *testing.T) {
 // TestNoState asks for what is not there, and nothing must be made of it.
 func TestNoState(t *testing.T) {
 	dir := newDir(t)
-	for _, args := range [][]string{{"invite"}, {"invite", "--approve"}, {"devices"}, {"devices", "revoke", "tv"}, {"on"}, {"off"}, {"status"}} {
+	for _, args := range [][]string{{"invite"}, {"invite", "--approve"}, {"devices"}, {"devices", "revoke", "tv"}, {"on"}, {"off"}, {"status"}, {"doctor"}} {
 		blindlink(t, "", nil, append(args, "--state", dir)...).want(t, 1, dir, "blindlink share")
 	}
 	if _, err := os.Stat(dir); err == nil {
@@ -109,5 +113,25 @@ func TestOpenStateIsRefused(t *testing.T) {
 		{"invite"}, {"devices"}, {"on"}, {"off"}, {"open", "--listen", "127.0.0.1:0"},
 	} {
 		blindlink(t, "", nil, append(args, "--state", dir)...).want(t, 1, "chmod 700 "+dir)
+	}
+}
+
+// TestRelayLine is what status says about a way to a relay.
+func TestRelayLine(t *testing.T) {
+	since := time.Now().Add(-time.Hour)
+	for _, c := range []struct {
+		status endpoint.RelayStatus
+		want   string
+	}{
+		{endpoint.RelayStatus{Relay: "192.0.2.1:1#pin", State: "reachable", Protocol: "QUIC", Connections: 1, RTT: 12_340_000}, "192.0.2.1:1 reachable since %, QUIC, round trip 12.3ms"},
+		{endpoint.RelayStatus{Relay: "r.example:1", Address: "192.0.2.1", State: "leaving", Protocol: "QUIC, TCP", Connections: 3}, "r.example:1 (192.0.2.1) leaving since %, QUIC, TCP, 3 connections"},
+		{endpoint.RelayStatus{Relay: "r.example:1", State: "connecting", Error: "no"}, "r.example:1 connecting since %: no"},
+	} {
+		c.status.Since = since
+		var b strings.Builder
+		printRelay(&b, c.status)
+		if want := "relay\t" + strings.Replace(c.want, "%", when(since), 1) + "\n"; b.String() != want {
+			t.Errorf("got %q, want %q", b.String(), want)
+		}
 	}
 }

@@ -51,6 +51,7 @@ const (
 	doOn      = "on"
 	doOff     = "off"
 	doInvite  = "invite"
+	doDoctor  = "doctor"
 )
 
 // reply is an answer. Those but the last of a connection are steps of an
@@ -61,6 +62,7 @@ type reply struct {
 	Devices []device       `json:"devices,omitempty"`
 	Share   *shareStatus   `json:"share,omitempty"`
 	Open    *openStatus    `json:"open,omitempty"`
+	Doctor  *homeCase      `json:"doctor,omitempty"`
 	Ask     *questionReply `json:"ask,omitempty"`    // the owner must answer
 	Left    bool           `json:"left,omitempty"`   // the device that was asked about has left
 	Paired  string         `json:"paired,omitempty"` // the device's name: it may come now

@@ -50,6 +50,9 @@ type app struct {
 // usageError is a mistake in what the user typed.
 type usageError struct{ error }
 
+// errSaid fails a command that has printed why as its result.
+var errSaid = errors.New("the result says why")
+
 // exitNow leaves the parser after it has printed the help.
 type exitNow int
 
@@ -81,6 +84,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 		a := &app{Context: ctx, stdin: stdin, stdout: stdout, stderr: stderr, log: c.logger(stderr)}
 		if err = command.Run(a); err == nil {
 			return exitOK
+		}
+		if errors.Is(err, errSaid) {
+			return exitFailed
 		}
 		if _, mistake := errors.AsType[usageError](err); !mistake {
 			fmt.Fprintln(stderr, "blindlink:", err)

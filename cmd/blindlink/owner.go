@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
@@ -17,6 +18,7 @@ type owner struct {
 	home  *pair.Home
 	agent *endpoint.Agent // nil: `share` is not running
 	asks  *approvals      // nil: as agent
+	to    *url.URL        // the media server; nil: as agent
 }
 
 // device is an allowed device as `devices list` prints it.
@@ -39,6 +41,8 @@ func (o *owner) do(req request) (reply, error) {
 	switch req.Do {
 	case doStatus:
 		return reply{Share: o.status()}, nil
+	case doDoctor:
+		return reply{Doctor: o.examined()}, nil
 	case doDevices:
 		return reply{Devices: o.devices()}, nil
 	case doRename:

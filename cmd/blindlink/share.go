@@ -15,7 +15,7 @@ import (
 
 type shareCmd struct {
 	homeState
-	Relay relays `required:"" placeholder:"HOST:PORT[#PIN]" help:"Relay to be reachable through, as 'blindrelay serve' prints it; up to 3, with commas. Without #PIN its certificate must be publicly trusted."`
+	Relay relays `required:"" placeholder:"HOST:PORT[/TCPPORT][#PIN]" help:"Relay to be reachable through, as 'blindrelay serve' prints it; may be given up to 3 times. HOST may be a name that stands for many relays: its SRV records _blindrelay._udp.HOST, else all its addresses; two of them are used at a time. Without #PIN their certificate must be publicly trusted for HOST."`
 	To    target `required:"" placeholder:"URL" help:"The media server: http://HOST:PORT, https://HOST, or tcp://HOST:PORT for anything else."`
 }
 
@@ -51,7 +51,7 @@ func (c *shareCmd) Run(a *app) error {
 		return err
 	}
 	a.log.Info("connecting", "relays", c.relayNames())
-	o := &owner{home, agent, asks}
+	o := &owner{home, agent, asks, c.To.url}
 	return together(a,
 		origin,
 		func(ctx context.Context) error { return serveControl(ctx, control, a.log, o.serve) },

@@ -193,7 +193,17 @@ func (s *shareStatus) print(t io.Writer) {
 func printRelay(t io.Writer, r endpoint.RelayStatus) {
 	text := fmt.Sprintf("%s since %s", r.State, when(r.Since))
 	if r.Relay != "" {
-		text = address(r.Relay) + " " + text
+		at := address(r.Relay)
+		if r.Address != "" {
+			at += " (" + r.Address + ")"
+		}
+		text = at + " " + text
+	}
+	if r.Protocol != "" {
+		text += ", " + r.Protocol
+	}
+	if r.Connections > 1 {
+		text += fmt.Sprintf(", %d connections", r.Connections)
 	}
 	if r.RTT > 0 {
 		text += fmt.Sprintf(", round trip %v", r.RTT.Round(100*time.Microsecond))
