@@ -13,7 +13,7 @@ import (
 
 // relayFlags say which relay is loaded and how it is looked at.
 type relayFlags struct {
-	Relay *wire.Relay `placeholder:"HOST:PORT[#PIN]" help:"Relay to load, as 'blindrelay serve' prints it. It must run with --admit open."`
+	Relay *wire.Relay `placeholder:"HOST:PORT[/TCPPORT][#PIN]" help:"Relay to load, as 'blindrelay serve' prints it. It must run with --admit open."`
 	Self  bool        `help:"Load a relay that blindload starts as a process of its own on this machine."`
 	Ops   string      `placeholder:"URL" help:"The relay's metrics, like http://127.0.0.1:9464/metrics: its CPU, memory and buffers go into the report."`
 	PID   int         `name:"pid" placeholder:"N" help:"The relay's process number on this machine, where its metrics cannot be reached."`

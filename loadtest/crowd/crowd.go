@@ -121,7 +121,7 @@ func (c *Crowd) register(ctx context.Context, i int) (*hop.Registration, error) 
 	if err != nil {
 		return nil, err
 	}
-	return hop.Register(ctx, s, nil)
+	return hop.Register(ctx, s, wire.Register{})
 }
 
 // Size returns how many agents are registered, as far as they know.

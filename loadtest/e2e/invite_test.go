@@ -96,7 +96,7 @@ func TestManyDevices(t *testing.T) {
 	for i := range 60 {
 		open(t, a).stop(t)
 		select {
-		case err := <-stream:
+		case err := <-stream.ended:
 			t.Fatalf("device %d came and left, and the first device's response ended: %v", i, err)
 		default:
 		}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -54,9 +55,20 @@ func startDrip(t *testing.T) (url string) {
 	return s.URL
 }
 
-// dripping opens the endless response and reads the first of it. The returned
-// channel gets the error that ended it, nil for a clean end.
-func dripping(t *testing.T, d device) <-chan error {
+// drops is an endless response that is being read.
+type drops struct {
+	came  atomic.Int64 // bytes
+	ended chan error   // gets the error that ended it, nil for a clean end
+}
+
+// Write counts bytes.
+func (d *drops) Write(p []byte) (int, error) {
+	d.came.Add(int64(len(p)))
+	return len(p), nil
+}
+
+// dripping opens the endless response and reads the first of it.
+func dripping(t *testing.T, d device) *drops {
 	t.Helper()
 	client := &http.Client{Timeout: time.Minute}
 	res, err := client.Get(d.url + "drip")
@@ -67,21 +79,38 @@ func dripping(t *testing.T, d device) <-chan error {
 	if _, err := io.CopyN(io.Discard, res.Body, 4096); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1) // one value, by the goroutine below
+	s := &drops{ended: make(chan error, 1)} // one value, by the goroutine below
 	go func() {
-		_, err := io.Copy(io.Discard, res.Body)
-		ended <- err
+		_, err := io.Copy(s, res.Body)
+		s.ended <- err
 	}()
-	return ended
+	return s
+}
+
+// wantMore waits until more of a response has come than now.
+func wantMore(t *testing.T, s *drops, limit time.Duration) {
+	t.Helper()
+	begin := time.Now()
+	for before := s.came.Load(); s.came.Load() <= before+1024; {
+		select {
+		case err := <-s.ended:
+			t.Fatalf("the response ended after %v: %v", time.Since(begin).Round(time.Millisecond), err)
+		case <-time.After(10 * time.Millisecond):
+		}
+		if time.Since(begin) > limit {
+			t.Fatalf("nothing more of the response came within %v", limit)
+		}
+	}
+	t.Logf("the response went on after %v", time.Since(begin).Round(time.Millisecond))
 }
 
 // wantBroken waits until a response has ended with an error: a clean end would
 // tell the player that it has the whole file.
-func wantBroken(t *testing.T, ended <-chan error, limit time.Duration) {
+func wantBroken(t *testing.T, s *drops, limit time.Duration) {
 	t.Helper()
 	begin := time.Now()
 	select {
-	case err := <-ended:
+	case err := <-s.ended:
 		if err == nil {
 			t.Error("the response ended as if it were complete")
 		}

@@ -32,7 +32,7 @@ func TestRevoke(t *testing.T) {
 	wantBroken(t, tvDrip, ownerLimit)
 	wantNoPage(t, tv, "revoked", "new invite")
 	select {
-	case err := <-phoneDrip:
+	case err := <-phoneDrip.ended:
 		t.Errorf("the other device's response ended: %v", err)
 	default:
 	}

@@ -94,9 +94,15 @@ func command(ctx context.Context, t *testing.T, prog string, args ...string) *ex
 // fails, its last lines are printed.
 func start(t *testing.T, name string, cmd *exec.Cmd) *process {
 	t.Helper()
+	return startBy(t, cmd.Start, name, cmd)
+}
+
+// startBy is start for a command that has to be started in a way of its own.
+func startBy(t *testing.T, begin func() error, name string, cmd *exec.Cmd) *process {
+	t.Helper()
 	p := &process{name: name, cmd: cmd, stdout: newOutput(), stderr: newOutput(), exited: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.stdout, p.stderr
-	if err := cmd.Start(); err != nil {
+	if err := begin(); err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
 	go func() {

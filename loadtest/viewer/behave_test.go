@@ -88,6 +88,8 @@ func TestConfigIsChecked(t *testing.T) {
 		"timeout":     func(c *Config) { c.Client = &http.Client{Timeout: 1} },
 		"progressive": func(c *Config) { c.Kind = Progressive },
 		"negative":    func(c *Config) { c.PauseEvery = -1 },
+		"no buffer":   func(c *Config) { c.Kind, c.Buffer = Live, 10*time.Second },
+		"stall ends":  func(c *Config) { c.Buffer = 4 * time.Second },
 	} {
 		c := good
 		change(&c)

@@ -98,6 +98,11 @@ type Config struct {
 	Bitrate  int64
 	Adaptive bool // choose the rung by throughput instead, beginning with the lowest
 
+	// Buffer replaces the kind's own: the next request is made as soon as no
+	// more than this is ahead of the picture. Live and Bulk have none. It is at
+	// least what ends a stall, 5 s for a film; 0: the kind's.
+	Buffer time.Duration
+
 	// Verify is the origin whose bytes are expected, by the path of each
 	// request; nil: nothing is verified.
 	Verify *origin.Origin
@@ -169,8 +174,15 @@ func New(cfg Config) (*Viewer, error) {
 		return nil, errors.New("viewer: the client's timeout would end long responses")
 	case cfg.Kind == Progressive && cfg.Bitrate == 0:
 		return nil, errors.New("viewer: progressive needs the film's bitrate")
+	case cfg.Buffer != 0 && (cfg.Kind == Live || cfg.Kind == Bulk):
+		return nil, fmt.Errorf("viewer: %s has no buffer of a length", cfg.Kind)
+	case cfg.Buffer != 0 && cfg.Buffer < p.resume:
+		return nil, fmt.Errorf("viewer: a buffer of %v, but a stall ends at %v", cfg.Buffer, p.resume)
 	case cfg.Bitrate < 0 || cfg.PauseEvery < 0 || cfg.PauseFor < 0 || cfg.LeaveAfter < 0 || cfg.Retries < 0:
 		return nil, errors.New("viewer: a time or number is negative")
+	}
+	if cfg.Buffer > 0 {
+		p.goal = cfg.Buffer
 	}
 	if cfg.PauseFor == 0 {
 		cfg.PauseFor = 10 * time.Second

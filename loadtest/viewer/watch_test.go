@@ -114,6 +114,23 @@ func TestBufferGoal(t *testing.T) {
 	})
 }
 
+// TestBuffer does the same with a buffer of its own: the fifth segment arrives
+// at 10 s with 12 s ahead, from then on one each 4 s.
+func TestBuffer(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		most := time.Duration(0)
+		r := view{viewer: Config{Kind: VOD, Buffer: 10 * second}, steps: times(2), during: 59 * second, each: func(v *Viewer) {
+			most = max(most, v.State().Ahead)
+		}}.run(t)
+		if n := r.Hists[result.HistSegment].Count(); n != 17 {
+			t.Errorf("%d segments, want 17", n)
+		}
+		if most != 12*second {
+			t.Errorf("at most %v ahead, want 12 s", most)
+		}
+	})
+}
+
 // TestProgressiveHoldsBack: the response is read at the bitrate once 10 s are ahead.
 func TestProgressiveHoldsBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {

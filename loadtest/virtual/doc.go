@@ -1,4 +1,5 @@
 // Package virtual holds tests of the whole path, device to relay to agent and
 // back, on a simulated network in virtual time: what they say about round
-// trips and recovery is exact and the same on every machine.
+// trips is exact and the same on every machine. How long a recovery takes also
+// depends on pauses of random length.
 package virtual

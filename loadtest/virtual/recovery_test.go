@@ -100,9 +100,10 @@ func (h *house) endless(ctx context.Context) *http.Response {
 }
 
 // TestRelayRestart kills the relay without a word. Agent and device notice its
-// return by a stateless reset and are back without help.
+// return by a stateless reset and are back without help, and a response goes on
+// where it stopped unless the relay was away for longer than sessions wait.
 func TestRelayRestart(t *testing.T) {
-	for _, down := range []time.Duration{0, 500 * time.Millisecond, 8 * time.Second, time.Minute} {
+	for _, down := range []time.Duration{0, 500 * time.Millisecond, 8 * time.Second, 45 * time.Second, 2 * time.Minute} {
 		t.Run(down.String(), func(t *testing.T) {
 			live(t, func(h *house) {
 				h.mustGet()
@@ -124,9 +125,16 @@ func TestRelayRestart(t *testing.T) {
 				if took, most := time.Since(back), 15*time.Second; took > most {
 					t.Errorf("a GET succeeded %v after the relay's return, want at most %v", took, most)
 				}
-				if _, err := io.Copy(io.Discard, body); err == nil {
+				_, err := io.CopyN(io.Discard, body, 1<<20)
+				switch {
+				case down <= time.Minute && err != nil:
+					t.Errorf("the response did not go on: %v", err)
+				case down > time.Minute && err == nil:
+					t.Error("the response went on although the session was over")
+				case err == io.EOF:
 					t.Error("the response that was cut off ended as if it were whole")
 				}
+				body.Close()
 			})
 		})
 	}
