@@ -331,7 +331,7 @@ func (v *served) take(name *streamName, theirs sealedHalf, again bool) (c *Conn,
 	case v.seen.use(name.id):
 	case v.forgone.has(name.id):
 		return nil, false, errOver
-	case again || v.joined():
+	case again || v.joined() || v.lateFirst():
 		v.cancelLater(name.id, wire.CodeNone)
 		return nil, false, errOver
 	default:

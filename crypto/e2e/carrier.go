@@ -433,6 +433,7 @@ func (c *Conn) drop(k *carrier) {
 
 // starve ends a stream that has had no carrier for too long.
 func (c *Conn) starve() {
+	defer c.retire()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.carriers) == 0 && !c.complete() {

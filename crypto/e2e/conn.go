@@ -567,9 +567,10 @@ func (c *Conn) retire() {
 	if !left {
 		c.finished = true
 	}
+	late := !c.opener && !c.seen.used(0)
 	c.mu.Unlock()
 	if !left {
-		c.s.remove(c)
+		c.s.remove(c, late)
 	}
 }
 

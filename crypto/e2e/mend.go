@@ -73,6 +73,7 @@ func (c *Conn) patience() time.Duration {
 // mended reports whether mend has nothing left to do, after an attempt on l.
 // losses were there when its carrier began.
 func (c *Conn) mended(l *Link, losses int, err error) bool {
+	defer c.retire()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -61,3 +61,12 @@ func (w *smallWindow) use(n uint32) bool {
 	w.count++
 	return true
 }
+
+// used reports whether n was used; what is older than the window counts as used.
+func (w *smallWindow) used(n uint32) bool {
+	if n >= w.next {
+		return false
+	}
+	back := w.next - 1 - n
+	return back >= 64 || w.bits&(1<<back) != 0
+}

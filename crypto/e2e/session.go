@@ -67,6 +67,7 @@ type session struct {
 	joins    int           // links so far
 	dirty    map[*Conn]struct{}
 	ackAt    time.Time // when those are due
+	late     int       // streams that are over and whose first carrier never came
 	tampered int
 }
 
@@ -309,14 +310,31 @@ func (s *session) add(c *Conn, max int) error {
 	return nil
 }
 
-// remove forgets a stream that no Read or Write runs on. The streams of an
+// remove forgets a stream that no Read or Write runs on. late says that its
+// first carrier never came. The streams of an
 // ended session stay, for quiesce.
-func (s *session) remove(c *Conn) {
+func (s *session) remove(c *Conn, late bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err == nil {
-		delete(s.conns, c.name.id)
+	if s.err != nil {
+		return
 	}
+	delete(s.conns, c.name.id)
+	if late {
+		s.late++
+	}
+}
+
+// lateFirst reports whether a first carrier may have been overtaken by a
+// further one and by the end of its stream, and takes note that it was.
+func (s *session) lateFirst() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.late == 0 {
+		return false
+	}
+	s.late--
+	return true
 }
 
 // conn returns a stream by its number, or nil.

@@ -3,6 +3,7 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
@@ -21,6 +22,8 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// returnEvery is how often a device on TCP tries QUIC again.
 	returnEvery = 3 * time.Minute
+	// returnWithin is how long such an attempt may take.
+	returnWithin = 2 * time.Second
 )
 
 // protocolTCP is what transport.Session.Protocol says where UDP is blocked.
@@ -138,7 +141,9 @@ func (h *holder) takeBack() {
 	if h.path.hop.Protocol() != protocolTCP {
 		return
 	}
-	p, err := h.d.join(h.d.ctx, h.session, h.path.relay, h.d.dialer.DialQUIC)
+	ctx, cancel := context.WithTimeout(h.d.ctx, returnWithin) // nothing looks after the path meanwhile
+	defer cancel()
+	p, err := h.d.join(ctx, h.session, h.path.relay, h.d.dialer.DialQUIC)
 	if err != nil {
 		h.d.log.Debug("QUIC is still blocked", "relay", h.path.relay.Addr, "error", err)
 		return
@@ -178,7 +183,8 @@ func (h *holder) move() error {
 		d.set(stateConnecting, h.session, nil, err)
 		d.log.Debug("no other way to the server yet", "error", err)
 		if h.path.link.Err() == nil && h.path.works(d.ctx) {
-			d.set(stateReachable, h.session, h.path, nil) // it was only slow
+			d.set(stateReachable, h.session, h.path, nil) // it was only slow, or still leaves
+			pause(d.ctx, h.retry.next(), h.path.link.Done())
 			return nil
 		}
 		if !pause(d.ctx, h.retry.next(), h.session.Done()) {
@@ -189,13 +195,11 @@ func (h *holder) move() error {
 
 // alone reports whether the relay is going away and there is no other.
 func (h *holder) alone() bool {
-	for _, r := range h.d.relays() {
-		if _, avoided := h.avoid[placeOf(r)]; !avoided {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(h.d.relays(), func(r wire.Relay) bool { return !h.avoided(r) })
 }
+
+// avoided reports whether a relay has said lately that it is going away.
+func (h *holder) avoided(r wire.Relay) bool { return time.Now().Before(h.avoid[placeOf(r)]) }
 
 // another joins the session through the relays in their order, those that go
 // away last.
@@ -203,7 +207,7 @@ func (h *holder) another() (*path, error) {
 	var attempts, last []func(context.Context) (*path, error)
 	for _, r := range h.d.relays() {
 		f := func(ctx context.Context) (*path, error) { return h.d.join(ctx, h.session, r, h.d.dialer.Dial) }
-		if until, avoided := h.avoid[placeOf(r)]; avoided && time.Now().Before(until) {
+		if h.avoided(r) {
 			last = append(last, f)
 		} else {
 			attempts = append(attempts, f)
