@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"maps"
@@ -99,10 +100,11 @@ func relayRoute(b *testing.B) route {
 
 func bareRoute(b *testing.B) route {
 	p := start(b, command(b, "bare", b.TempDir()+"/state"))
+	cert := transporttest.Certificate(b)
 	var sessions [2]transport.Session
-	for i := range sessions {
+	for i, as := range []*tls.Certificate{&cert, nil} { // only an agent accepts streams
 		var err error
-		if sessions[i], err = newDialer(b).DialQUIC(b.Context(), p.relay(b), nil); err != nil {
+		if sessions[i], err = newDialer(b).DialQUIC(b.Context(), p.relay(b), as); err != nil {
 			b.Fatal(err)
 		}
 	}
