@@ -128,12 +128,12 @@ func (s *Server) control(id uint64, st Stream) (live func(), err error) {
 	}
 	n := servedLink{newLink(v.session, st, t, binding, nil), v}
 	if w, admitted := s.admit(v); admitted {
+		n.say(Frame{Type: frameWelcome, Payload: w.payload()}) // before anything that the session says
 		switch err := v.link(n.Link); err {
 		case nil:
 			l = n
-			l.say(Frame{Type: frameWelcome, Payload: w.payload()})
 		case errLinks:
-			return nil, err
+			return nil, errBusy
 		}
 	}
 	return func() {

@@ -76,7 +76,9 @@ func (s *Session) Join(ctx context.Context, st Stream, open func(context.Context
 	case <-l.taken:
 		return l, nil
 	case <-l.done:
-		err = l.reason()
+		if err = l.reason(); s.ended.Load() {
+			err = s.reason() // a goodbye on another link may have come first
+		}
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 		l.end(err)
@@ -315,6 +317,9 @@ func (s *Session) Close(code wire.Code, reason string) error {
 }
 
 var errUntold = errors.New("the server could not be told that the session has ended")
+
+// First returns the link that the session began with, which may have ended.
+func (s *Session) First() *Link { return s.first }
 
 // Link returns the newest link, nil if there is none now.
 func (s *Session) Link() *Link {

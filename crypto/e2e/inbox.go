@@ -32,7 +32,7 @@ func (ch *chunk) cost() int {
 // guards it.
 type inbox struct {
 	queue  fifo[chunk]      // in order, without gaps
-	queued int              // bytes
+	queued int              // what queue costs
 	next   uint64           // number of the record that follows the queue
 	last   uint64           // one more than the number of END; 0 before
 	early  map[uint64]chunk // arrived before next did
@@ -88,7 +88,7 @@ func (in *inbox) put(ch chunk) error {
 		if len(ch.b) > 0 {
 			in.empty = 0
 			in.queue.push(ch)
-			in.queued += len(ch.b)
+			in.queued += ch.cost()
 		} else if in.empty++; in.empty > maxEmpty && !ch.end {
 			return errEmptyRecords
 		}
@@ -123,6 +123,6 @@ func (in *inbox) here(seq uint64) bool {
 // shift takes the first chunk of the queue.
 func (in *inbox) shift() chunk {
 	ch := in.queue.pop()
-	in.queued -= len(ch.b)
+	in.queued -= ch.cost()
 	return ch
 }

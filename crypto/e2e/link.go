@@ -70,7 +70,13 @@ func (l *Link) end(err error) {
 	if l.err == nil {
 		l.err = err
 		close(l.done)
+		l.resetSoon()
 	}
+}
+
+// resetSoon frees a writer that waits for an endpoint which takes nothing.
+func (l *Link) resetSoon() {
+	time.AfterFunc(farewellTimeout, func() { l.st.Reset(wire.CodeTimeout) })
 }
 
 func (l *Link) reason() error {

@@ -119,8 +119,10 @@ func (s *session) link(l *Link) error {
 // unlink takes an ended link away, and its carriers with it.
 func (s *session) unlink(l *Link) {
 	s.mu.Lock()
+	before := len(s.links)
 	s.links = slices.DeleteFunc(s.links, func(o *Link) bool { return o == l })
-	if len(s.links) == 0 {
+	left := len(s.links)
+	if left == 0 && before > left {
 		s.bare = time.Now()
 	}
 	close(s.unlinked)
@@ -130,6 +132,9 @@ func (s *session) unlink(l *Link) {
 	s.log.Debug("link ended", "endpoint", s.peer, "reason", l.reason())
 	for _, c := range s.open() {
 		c.loseLink(l)
+		if left > 0 { // what was said on the lost link may not have arrived
+			c.sayAgain()
+		}
 	}
 }
 
@@ -262,7 +267,11 @@ func (s *session) end(err error, goodbye *Frame, code wire.Code) {
 	}
 	s.err, s.goodbye, s.code = err, goodbye, code
 	s.ended.Store(true)
+	links := slices.Clone(s.links)
 	s.mu.Unlock()
+	for _, l := range links {
+		l.resetSoon()
+	}
 	s.killStreams()
 	close(s.done)
 	s.cancel()

@@ -22,6 +22,11 @@ const (
 	lookEvery = 250 * time.Millisecond
 	// returnEvery is how often a device on TCP tries QUIC again.
 	returnEvery = 3 * time.Minute
+	// longestStay is how long a relay may ask a path to stay while it leaves:
+	// nothing else looks after the path meanwhile.
+	longestStay = 15 * time.Second
+	// steady is how long a path has to last not to count as another failure.
+	steady = 5 * time.Second
 	// returnWithin is how long such an attempt may take.
 	returnWithin = 2 * time.Second
 )
@@ -33,7 +38,8 @@ const protocolTCP = "TCP"
 type holder struct {
 	d       *Dialer
 	session *e2e.Session
-	path    *path // nil while there is none
+	path    *path     // nil while there is none
+	since   time.Time // when path was taken
 	retry   backoff
 	avoid   map[string]time.Time // relays, by placeOf, that said they are going away, until when
 }
@@ -41,7 +47,7 @@ type holder struct {
 // hold keeps the session on a path until the session ends, and returns why, and
 // whether the agent had admitted the device.
 func (d *Dialer) hold(session *e2e.Session, p *path) (admitted bool, err error) {
-	h := &holder{d: d, session: session, path: p, avoid: make(map[string]time.Time),
+	h := &holder{d: d, session: session, path: p, since: time.Now(), avoid: make(map[string]time.Time),
 		retry: backoff{first: firstPause, most: longestPause}}
 	defer h.end()
 	if err := h.welcome(); err != nil {
@@ -112,7 +118,7 @@ func (h *holder) welcome() error {
 func (h *holder) leaving() bool {
 	a := h.path.attachment
 	if a.Draining() {
-		pause(h.d.ctx, min(a.RetryAfter(), time.Minute), a.Done())
+		pause(h.d.ctx, min(a.RetryAfter(), longestStay), a.Done())
 		h.avoid[placeOf(h.path.relay)] = time.Now().Add(time.Minute)
 	}
 	return true
@@ -154,7 +160,7 @@ func (h *holder) takeBack() {
 // take makes p the path and gives the old one up.
 func (h *holder) take(p *path) {
 	old := h.path
-	h.path = p
+	h.path, h.since = p, time.Now()
 	h.d.set(stateReachable, h.session, p, nil)
 	if old != nil {
 		old.close()
@@ -166,13 +172,17 @@ func (h *holder) take(p *path) {
 // the session has ended.
 func (h *holder) move() error {
 	d := h.d
-	if h.alone() {
+	if time.Since(h.since) >= steady {
+		h.retry.reset()
+	} else if !pause(d.ctx, h.retry.next(), h.session.Done()) {
+		return context.Cause(d.ctx)
+	}
+	if h.path.attachment.Draining() && h.alone() {
 		h.path.close()
 	}
 	for {
 		p, err := h.another()
 		if err == nil {
-			h.retry.reset()
 			h.take(p)
 			return nil
 		}

@@ -35,7 +35,7 @@ func (d *Dialer) connect(ctx context.Context, relay wire.Relay) (*e2e.Session, *
 		p.close()
 		return nil, nil, fmt.Errorf("through relay %s: %w", relay.Addr, err)
 	}
-	p.link = session.Link()
+	p.link = session.First()
 	return session, p, nil
 }
 
@@ -62,6 +62,8 @@ func (d *Dialer) attach(ctx context.Context, relay wire.Relay, dial dialFunc) (*
 	if p.hop, p.attachment, err = attach(ctx, dial, relay, wire.Open{Route: d.server.Route, Token: d.server.Token}); err != nil {
 		return nil, nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, dialPatience)
+	defer cancel()
 	first, err := p.attachment.Open(ctx)
 	if err != nil {
 		p.close()
