@@ -16,80 +16,6 @@ import (
 // when it has none.
 const resumeWithin = 60 * time.Second
 
-// Sizes of buffers. The largest block has two full records with a preface
-// before them, the largest chunk what one record opens to.
-const (
-	bufferLen = 33 << 10
-	chunkLen  = maxContent + 1 + maxPadding
-)
-
-// Smaller blocks and chunks are of these sizes.
-var sizes = [...]int{512, 2 << 10, 9 << 10}
-
-// classOf returns the index of the smallest size that n fits in.
-func classOf(n int) int {
-	for i, size := range sizes {
-		if n <= size {
-			return i
-		}
-	}
-	return len(sizes)
-}
-
-type (
-	buffer   [bufferLen]byte
-	chunkBuf struct{ room []byte }
-)
-
-// bufferPool lends memory: blocks to a write half while its records are in the
-// log, record buffers to a carrier while it reads, chunks to a read half while
-// content waits.
-type bufferPool struct {
-	records        sync.Pool
-	blocks, chunks [len(sizes) + 1]sync.Pool
-}
-
-func newBufferPool() *bufferPool {
-	p := &bufferPool{records: sync.Pool{New: func() any { return new(buffer) }}}
-	for i := range p.blocks {
-		block, chunk := bufferLen, chunkLen
-		if i < len(sizes) {
-			block, chunk = sizes[i], sizes[i]
-		}
-		p.blocks[i].New = func() any { return newBlock(block) }
-		p.chunks[i].New = func() any { return &chunkBuf{make([]byte, chunk)} }
-	}
-	return p
-}
-
-func newBlock(size int) *block { return &block{room: make([]byte, size)} }
-
-func (p *bufferPool) get() *buffer  { return p.records.Get().(*buffer) }
-func (p *bufferPool) put(b *buffer) { p.records.Put(b) }
-
-// block returns an empty block with room for n bytes.
-func (p *bufferPool) block(n int) *block {
-	b := p.blocks[classOf(n)].Get().(*block)
-	*b = block{room: b.room, data: b.room[:0]}
-	return b
-}
-
-// free takes a block back that nobody uses any more.
-func (p *bufferPool) free(b *block) { p.blocks[classOf(len(b.room))].Put(b) }
-
-// chunk returns a chunk with room for n bytes.
-func (p *bufferPool) chunk(n int) chunk {
-	buf := p.chunks[classOf(n)].Get().(*chunkBuf)
-	return chunk{buf: buf, b: buf.room[:n]}
-}
-
-func (p *bufferPool) done(ch *chunk) {
-	if ch.buf != nil {
-		p.chunks[classOf(len(ch.buf.room))].Put(ch.buf)
-	}
-	*ch = chunk{}
-}
-
 // Conn is one sealed stream, a net.Conn. Read returns io.EOF only when the
 // other endpoint ended its half and everything before was verified. It
 // outlives the relay connection that carries it. Its methods may be called
@@ -123,6 +49,8 @@ type Conn struct {
 	carriers []*carrier
 	opened   uint32      // number of the next carrier, at the opener
 	seen     smallWindow // numbers of carriers, at the acceptor
+	lowest   uint32      // carriers with lower numbers are gone, as the opener says
+	charged  int         // what charge has counted
 	orphan   *time.Timer // runs while there is no carrier
 	gap      *time.Timer // runs while record gapAt is missing
 	gapAt    uint64
@@ -182,6 +110,9 @@ func (c *Conn) begin(k *carrier) error {
 	defer c.mu.Unlock()
 	if !c.opener && !c.seen.use(0) {
 		return ErrReplay
+	}
+	if c.lowest > 0 {
+		return errOver // it was overtaken: the opener reads nothing of it
 	}
 	return c.attach(k)
 }
@@ -273,6 +204,7 @@ func (c *Conn) nextChunk() bool {
 	}
 	full := c.in.queued > readAhead
 	c.head = c.in.shift()
+	c.charge()
 	c.in.held, c.in.reading = true, c.head.seq
 	if full && c.in.queued <= readAhead {
 		c.drained()
@@ -437,17 +369,25 @@ func (c *Conn) stopReading() {
 	for _, ch := range c.in.queue.all() {
 		c.s.pool.done(&ch)
 	}
-	c.in.queue, c.in.queued = fifo[chunk]{}, 0
-	c.dropEarly()
+	c.dropContent()
 	c.drained()
 	wake(c.readable)
 	c.oweAck(0)
 }
 
-// dropEarly needs mu.
-func (c *Conn) dropEarly() {
-	c.s.early.Add(int64(-c.in.ahead))
+// dropContent gives up what nobody will read. Needs mu.
+func (c *Conn) dropContent() {
+	c.in.queue, c.in.queued = fifo[chunk]{}, 0
 	c.in.early, c.in.ahead = nil, 0
+	c.charge()
+}
+
+// charge counts what the inbox holds, beyond what each stream may, for the
+// session. Needs mu.
+func (c *Conn) charge() {
+	excess := c.in.ahead + max(0, c.in.queued-readAhead)
+	c.s.unread.Add(int64(excess - c.charged))
+	c.charged = excess
 }
 
 // Reset aborts both halves; the other endpoint's Reads and Writes fail. The
@@ -467,11 +407,17 @@ func (c *Conn) kill(err error, code wire.Code) {
 	c.mu.Unlock()
 }
 
-// die is kill under mu.
+// die is kill under mu. Of a stream that is dead already, a session that has
+// ended does not wait for the carriers.
 func (c *Conn) die(err error, code wire.Code) {
-	if c.dead.Load() == nil {
+	switch {
+	case c.dead.Load() == nil:
 		c.s.cancelLater(c.name.id, code)
 		c.end(err, code)
+	case c.s.ended.Load():
+		for _, k := range c.carriers {
+			k.st.Reset(code)
+		}
 	}
 }
 
@@ -515,8 +461,7 @@ func (c *Conn) release() {
 	if freed > 0 {
 		c.unhold(freed)
 	}
-	c.in.queue, c.in.queued = fifo[chunk]{}, 0
-	c.dropEarly()
+	c.dropContent()
 	c.drained()
 	c.wakeCarriers()
 	for _, t := range []*time.Timer{c.orphan, c.gap} {

@@ -153,6 +153,11 @@ func (c *Conn) resumeAt(l *Link, st Stream, at resumption) error {
 		c.mu.Unlock()
 		return ErrReplay
 	}
+	if at.number < c.lowest {
+		c.mu.Unlock()
+		return errOver // it was overtaken: the opener reads nothing of it
+	}
+	c.lowest = max(c.lowest, at.gone)
 	var lost []*carrier
 	for _, k := range c.carriers {
 		if k.number < at.gone {

@@ -1,5 +1,7 @@
 package e2e
 
+import "math"
+
 const windowLen = 4096 // stream numbers
 
 // window remembers which of the newest stream numbers were used, as RFC 6479
@@ -43,6 +45,9 @@ type smallWindow struct {
 
 // use reports whether n is new, and marks it as used.
 func (w *smallWindow) use(n uint32) bool {
+	if n == math.MaxUint32 { // next could not count on
+		return false
+	}
 	if n >= w.next {
 		if gap := n - w.next + 1; gap < 64 {
 			w.bits = w.bits<<gap | 1

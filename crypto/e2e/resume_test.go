@@ -108,8 +108,8 @@ func TestResume(t *testing.T) {
 				agent.Close()
 				time.Sleep(2 * lingerFor)
 				for _, v := range []*session{s.session, w.served()[0].session} {
-					if len(v.open()) > 0 || v.logged.Load() != 0 || v.early.Load() != 0 || v.tampered > 0 {
-						t.Errorf("%d streams, %d bytes, %d ahead, %d attacks are left", len(v.open()), v.logged.Load(), v.early.Load(), v.tampered)
+					if len(v.open()) > 0 || v.logged.Load() != 0 || v.unread.Load() != 0 || v.tampered > 0 {
+						t.Errorf("%d streams, %d bytes, %d unread, %d attacks are left", len(v.open()), v.logged.Load(), v.unread.Load(), v.tampered)
 					}
 				}
 			})
@@ -312,21 +312,7 @@ func TestReplayedResumption(t *testing.T) {
 // stalls a stream for a minute and not for ever.
 func TestWithheldRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		unlinked := func() *Conn {
-			s := fakeSession(t, suites()[0])
-			a, b := newPipe(1 << 20)
-			device, err := openConn(s, nil, a, 7, 1000)
-			if err != nil {
-				t.Fatal(err)
-			}
-			device.Write(nil)
-			agent, err := acceptFrom(copyOf(t, s), b)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return agent
-		}
-		agent := unlinked()
+		agent := unlinkedAgent(t)
 		late := chunk{b: []byte("later"), seq: 9}
 		start := time.Now()
 		if err := agent.deliver(late); err != nil {
@@ -336,7 +322,7 @@ func TestWithheldRecord(t *testing.T) {
 			t.Errorf("after %v: %v, want ErrTruncated after %v", time.Since(start), err, resumeWithin)
 		}
 
-		agent = unlinked()
+		agent = unlinkedAgent(t)
 		synctest.Wait() // record 0 announces the stream
 		for _, seq := range []uint64{2, 1} {
 			if err := agent.deliver(chunk{b: []byte{byte(seq)}, seq: seq}); err != nil {
@@ -352,5 +338,57 @@ func TestWithheldRecord(t *testing.T) {
 		if err := agent.dead.Load(); err != nil {
 			t.Errorf("a stream on which nothing is missing any more: %v", *err)
 		}
+	})
+}
+
+// unlinkedAgent returns the acceptor's end of an announced stream whose opener
+// is told nothing.
+func unlinkedAgent(t *testing.T) *Conn {
+	t.Helper()
+	s := fakeSession(t, suites()[0])
+	a, b := newPipe(1 << 20)
+	device, err := openConn(s, nil, a, 7, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device.Write(nil)
+	agent, err := acceptFrom(copyOf(t, s), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait() // record 0 announces the stream
+	return agent
+}
+
+// TestUnreadContentCounts: what nobody reads counts what it costs, for the
+// stream and for the session, before and after the record that was missing.
+func TestUnreadContentCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agent := unlinkedAgent(t)
+		const records = 4096 // of one byte
+		for seq := uint64(records); seq > 0; seq-- {
+			ch := agent.s.pool.chunk(1)
+			ch.seq = seq
+			if err := agent.deliver(ch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		least := int64(records*(sizes[0]+blockCost) - readAhead)
+		if n := agent.s.unread.Load(); n != least {
+			t.Errorf("%d bytes count for the session, want %d", n, least)
+		}
+		if _, err := io.ReadFull(agent, make([]byte, records)); err != nil {
+			t.Fatal(err)
+		}
+		if n := agent.s.unread.Load(); n != 0 {
+			t.Errorf("%d bytes count when all was read", n)
+		}
+		agent.s.unread.Store(sessionAhead)
+		ch := agent.s.pool.chunk(1)
+		ch.seq = records + 2
+		if err := agent.deliver(ch); err != errWindow {
+			t.Errorf("a record that no session has room for: %v", err)
+		}
+		agent.s.unread.Store(0)
 	})
 }

@@ -266,8 +266,8 @@ func runSchedule(t *testing.T, seed uint64) uint64 {
 		t.Errorf("seed %d: the session ended: %v", seed, err)
 	}
 	for _, v := range []*session{s.session, agent} {
-		if n := len(v.open()); n > 0 || v.logged.Load() != 0 || v.early.Load() != 0 || v.tampered != 0 {
-			t.Errorf("seed %d: %d streams, %d bytes of logs, %d ahead, %d attacks are left", seed, n, v.logged.Load(), v.early.Load(), v.tampered)
+		if n := len(v.open()); n > 0 || v.logged.Load() != 0 || v.unread.Load() != 0 || v.tampered != 0 {
+			t.Errorf("seed %d: %d streams, %d bytes of logs, %d unread, %d attacks are left", seed, n, v.logged.Load(), v.unread.Load(), v.tampered)
 			for _, c := range v.open() {
 				c.mu.Lock()
 				t.Logf("opener %v dead %v carriers %d acked %d last %d todo %d blocks %d, in: next %d last %d stopped %v, mending %v futile %d, links %d", c.opener, c.dead.Load(), len(c.carriers), c.out.acked, c.out.last, c.out.todo, c.out.blocks.len(), c.in.next, c.in.last, c.in.stopped, c.mending, c.futile, len(v.links))

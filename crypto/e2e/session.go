@@ -46,7 +46,7 @@ type session struct {
 	bytesIn  atomic.Int64    // content of sealed streams
 	bytesOut atomic.Int64    //
 	logged   atomic.Int64    // what all outboxes hold
-	early    atomic.Int64    // what all inboxes hold beyond a gap
+	unread   atomic.Int64    // what all inboxes hold beyond a gap or readAhead
 	told     atomic.Bool     // the other endpoint has heard the goodbye
 	ended    atomic.Bool     // done is closed or about to be
 	kick     chan struct{}   // wakes keep; one place, because there is one reader
@@ -320,8 +320,7 @@ func (s *session) add(c *Conn, max int) error {
 }
 
 // remove forgets a stream that no Read or Write runs on. late says that its
-// first carrier never came. The streams of an
-// ended session stay, for quiesce.
+// first carrier never came. The streams of an ended session stay, for quiesce.
 func (s *session) remove(c *Conn, late bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

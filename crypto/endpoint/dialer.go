@@ -234,7 +234,7 @@ func (d *Dialer) look(relays []wire.Relay) {
 	d.wait.Go(func() { w.known.Keep(ctx, d.moved.broadcast) })
 }
 
-// learn takes over where the agent says it can be reached.
+// learn takes over what the agent says to a device that it has let in.
 func (d *Dialer) learn(w e2e.Welcome) {
 	var relays []wire.Relay
 	for _, text := range w.Relays {
@@ -246,6 +246,7 @@ func (d *Dialer) learn(w e2e.Welcome) {
 		relays = append(relays, r)
 	}
 	d.mu.Lock()
+	d.refused = 0
 	known := slices.Equal(d.where.configured, relays)
 	d.mu.Unlock()
 	if len(relays) > 0 && !known {
