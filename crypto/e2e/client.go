@@ -321,12 +321,6 @@ var errUntold = errors.New("the server could not be told that the session has en
 // First returns the link that the session began with, which may have ended.
 func (s *Session) First() *Link { return s.first }
 
-// Link returns the newest link, nil if there is none now.
-func (s *Session) Link() *Link {
-	l, _ := s.current()
-	return l
-}
-
 func logOr(l *slog.Logger) *slog.Logger {
 	if l == nil {
 		return slog.New(slog.DiscardHandler)

@@ -69,7 +69,7 @@ func TestResume(t *testing.T) {
 			}
 		},
 		"make before break": func(t *testing.T, w *world, s *Session) {
-			old := s.Link()
+			old := newest(s)
 			if _, err := w.join(s, 2); err != nil {
 				t.Error(err)
 			}

@@ -242,8 +242,8 @@ func runSchedule(t *testing.T, seed uint64) uint64 {
 					}
 				}
 			}
-			if s.Link() == nil || !stop && x.intN(10) == 0 {
-				if x.intN(2) == 0 || s.Link() == nil && w.isGone(attachment) {
+			if newest(s) == nil || !stop && x.intN(10) == 0 {
+				if x.intN(2) == 0 || newest(s) == nil && w.isGone(attachment) {
 					attachment++
 				}
 				if _, err := w.join(s, attachment); err != nil && errors.Is(s.Err(), err) {

@@ -226,3 +226,9 @@ func (w *world) isGone(attachment uint64) bool {
 	defer w.mu.Unlock()
 	return w.gone[attachment]
 }
+
+// newest returns a session's newest link, nil if there is none now.
+func newest(s *Session) *Link {
+	l, _ := s.current()
+	return l
+}
