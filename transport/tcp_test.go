@@ -695,3 +695,35 @@ func FuzzReadFrames(f *testing.F) {
 		}
 	})
 }
+
+// TestTCPTakenWrite stops a stream between the moment in which the last bytes of
+// a Write are taken and the one in which it returns: it has written them all.
+func TestTCPTakenWrite(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newTCPSession(nil, nil, true, endpointWindows())
+		st, err := s.TryOpenStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := []byte("REGISTER")
+		written := make(chan error)
+		go func() {
+			n, err := st.Write(said)
+			if n != len(said) {
+				t.Errorf("wrote %d bytes of %d", n, len(said))
+			}
+			written <- err
+		}()
+		synctest.Wait()
+		s.mu.Lock()
+		s.compose()
+		st.(*tcpStream).stopWriting(&wire.ResetError{})
+		s.mu.Unlock()
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+		if _, err := st.Write(said); err == nil {
+			t.Error("the stream takes more")
+		}
+	})
+}

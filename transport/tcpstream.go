@@ -126,9 +126,10 @@ func (s *tcpStream) Write(p []byte) (n int, err error) {
 	t.sendable(s)
 	for {
 		switch {
+		case len(s.pending) == 0: // all was taken, whatever became of the stream since
 		case s.writeErr != nil:
 			err = s.writeErr
-		case len(s.pending) > 0 && expired(s.writeBy):
+		case expired(s.writeBy):
 			err = os.ErrDeadlineExceeded
 		}
 		if err != nil || len(s.pending) == 0 {
