@@ -15,9 +15,10 @@ import (
 )
 
 type openCmd struct {
-	Server string `arg:"" optional:"" name:"invite|server" help:"An invite from home, or the name of a server this device is paired with; nothing if there is only one. An invite that is typed here is in the list of processes for a moment, and in the shell's history; with '-' it is read from stdin, and $$BLINDLINK_INVITE may hold it too. It works once."`
-	Listen string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any. Default ${default}."`
-	State  string `placeholder:"DIR" help:"Directory with the key and the servers, closed to other users. Default: ~/.local/state/blindlink/open."`
+	Server   string `arg:"" optional:"" name:"invite|server" help:"An invite from home, or the name of a server this device is paired with; nothing if there is only one. An invite that is typed here is in the list of processes for a moment, and in the shell's history; with '-' it is read from stdin, and $$BLINDLINK_INVITE may hold it too. It works once."`
+	Listen   string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any. Default ${default}."`
+	Carriers int    `default:"8" placeholder:"N" help:"Most connections to the relay that one stream may be spread over, 1 to 8, where that makes it faster. 1 stays with a single one, over QUIC where UDP gets through. Default ${default}."`
+	State    string `placeholder:"DIR" help:"Directory with the key and the servers, closed to other users. Default: ~/.local/state/blindlink/open."`
 }
 
 // inviteVariable holds an invite for `open` without an argument.
@@ -31,6 +32,9 @@ func (c *openCmd) Run(a *app) error {
 		return err
 	}
 	// Everything that can fail here does so before the invite is used up.
+	if c.Carriers < 1 || c.Carriers > endpoint.MaxCarriers {
+		return fmt.Errorf("--carriers %d: a stream is spread over 1 to %d connections", c.Carriers, endpoint.MaxCarriers)
+	}
 	inv, err := c.invite(a.stdin)
 	if err != nil {
 		return err
@@ -53,7 +57,7 @@ func (c *openCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: away.Identity(), Server: server, Log: a.log})
+	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: away.Identity(), Server: server, Log: a.log, Carriers: c.Carriers})
 	if err != nil {
 		return err
 	}

@@ -156,6 +156,10 @@ func (v overview) print(w io.Writer) error {
 	for _, o := range v.Open {
 		fmt.Fprintf(t, "open\t%s at %s\n", o.Server, o.URL)
 		printRelay(t, o.RelayStatus)
+		for _, c := range o.Carriers {
+			fmt.Fprintf(t, "carrier\t%s, round trip %v, %s received, %s sent\n",
+				c.Protocol, c.RTT.Round(100*time.Microsecond), size(c.BytesIn), size(c.BytesOut))
+		}
 	}
 	for _, s := range v.Servers {
 		fmt.Fprintf(t, "paired\t%s since %s, as %s\n", s.Name, when(s.Paired), s.Device)

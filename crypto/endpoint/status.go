@@ -129,6 +129,17 @@ func (a *Agent) Ready(ctx context.Context) error {
 type DialerStatus struct {
 	Server string `json:"server"`
 	RelayStatus
+	// Carriers are the connections to the relay: one, and as many beside it as
+	// make large streams faster.
+	Carriers []CarrierStatus `json:"carriers,omitempty"`
+}
+
+// CarrierStatus is what a relay connection of a device brings.
+type CarrierStatus struct {
+	Protocol string        `json:"protocol"` // "QUIC" or "TCP"
+	RTT      time.Duration `json:"rtt_ns"`   // round trip to the relay
+	BytesIn  int64         `json:"bytes_in"` // of sealed records, since it was made
+	BytesOut int64         `json:"bytes_out"`
 }
 
 // Status returns a snapshot.
@@ -142,7 +153,16 @@ func (d *Dialer) Status() DialerStatus {
 			s.Address = ip.String()
 		}
 		if s.Protocol == protocolTCP {
-			s.Error = "UDP does not get through to the relay here, so streams go over TCP; QUIC is tried again every three minutes"
+			if s.Error = d.whyTCP; s.Error == "" {
+				s.Error = "UDP does not get through to the relay here, so streams go over TCP; QUIC is tried again every three minutes"
+			}
+		}
+		for _, p := range append([]*path{d.path}, d.further...) {
+			c := CarrierStatus{Protocol: p.hop.Protocol(), RTT: p.attachment.RTT()}
+			if p.link != nil {
+				c.BytesIn, c.BytesOut = p.link.Traffic()
+			}
+			s.Carriers = append(s.Carriers, c)
 		}
 	}
 	if d.failure != nil {
