@@ -4,9 +4,8 @@
 // own, over real sockets, with a web server, players and a browser that nobody
 // here wrote. It needs ffmpeg, nginx, curl, node, chromium, and playwright-core
 // in NODE_PATH; whatever is missing fails the test that needs it. Tests in
-// network namespaces need root on Linux, ip, ss, tc, nft and /dev/net/tun;
-// without them they fail where CI is set in the environment, and are skipped
-// elsewhere.
+// network namespaces need root on Linux, ip, tc and nft; without them they fail
+// where CI is set in the environment, and are skipped elsewhere.
 //
 //	go test -tags e2e ./loadtest/e2e/...
 //	go test -tags e2e -run 'TestDisturbed|TestRollingRestart' -v ./loadtest/e2e -download 2048
