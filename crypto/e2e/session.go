@@ -38,6 +38,7 @@ type session struct {
 	id         [sessionIDLen]byte
 	self, peer Pin
 	since      time.Time
+	proof      Proof
 	log        *slog.Logger
 	pool       *bufferPool
 	stranger   func(id uint64) *Conn // what a CANCEL for an unknown stream means; nil at the device
@@ -83,7 +84,17 @@ func newSession(cs tls.ConnectionState, server, device Pin, pool *bufferPool, lo
 	if err != nil {
 		return nil, err
 	}
-	return makeSession(suiteOf(cs.CipherSuite), secret, pool, log)
+	proof, err := prove(secret, cs, server, device)
+	if err != nil {
+		return nil, err
+	}
+	s, err := makeSession(suiteOf(cs.CipherSuite), secret, pool, log)
+	if err != nil {
+		return nil, err
+	}
+	s.proof = proof
+	s.proof.Since = s.since
+	return s, nil
 }
 
 func makeSession(su *suite, secret []byte, pool *bufferPool, log *slog.Logger) (*session, error) {
