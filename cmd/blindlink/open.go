@@ -74,7 +74,11 @@ func (c *openCmd) Run(a *app) error {
 			return endpoint.ServeLocal(ctx, ln, dial, a.log)
 		},
 		func(ctx context.Context) error {
-			return serveControl(ctx, control, a.log, func(_ context.Context, d *dialogue, _ request) {
+			return serveControl(ctx, control, a.log, func(ctx context.Context, d *dialogue, req request) {
+				if req.Do == doVerify {
+					d.finish(verifyOpen(ctx, dialer))
+					return
+				}
 				d.finish(reply{Open: &openStatus{URL: url, DialerStatus: dialer.Status()}}, nil)
 			})
 		},

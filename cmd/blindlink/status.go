@@ -121,10 +121,25 @@ func (v *overview) addOpen(dir string) error {
 	for _, s := range servers {
 		v.Servers = append(v.Servers, pairedServer{s.Name, s.Device, s.Paired})
 	}
-	files, err := os.ReadDir(dir)
+	replies, err := askOpens(dir, request{Do: doStatus})
 	if err != nil {
 		return err
 	}
+	for _, r := range replies {
+		if r.Open != nil {
+			v.Open = append(v.Open, *r.Open)
+		}
+	}
+	return nil
+}
+
+// askOpens performs a request in every running `open` of a state directory.
+func askOpens(dir string, req request) ([]reply, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var replies []reply
 	for _, f := range files {
 		if !isOpenSocket(f.Name()) {
 			continue
@@ -136,16 +151,14 @@ func (v *overview) addOpen(dir string) error {
 			}
 			continue
 		}
-		r, err := exchange(d, request{Do: doStatus})
+		r, err := exchange(d, req)
 		err = errors.Join(err, d.Close())
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if r.Open != nil {
-			v.Open = append(v.Open, *r.Open)
-		}
+		replies = append(replies, r)
 	}
-	return nil
+	return replies, nil
 }
 
 func (v overview) print(w io.Writer) error {

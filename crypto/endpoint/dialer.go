@@ -146,17 +146,27 @@ var errNoPath = errors.New("no connection to the server")
 // Connect waits until the server has admitted this device, or says why not.
 // It waits as long as ctx lets it, unless the server or the relay refuses.
 func (d *Dialer) Connect(ctx context.Context) error {
+	_, err := d.admitted(ctx)
+	return err
+}
+
+// admitted returns a session that the server has let in, and waits as Connect
+// does.
+func (d *Dialer) admitted(ctx context.Context) (*e2e.Session, error) {
 	for {
 		session, err := d.await(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		_, err = session.Welcome(ctx)
-		if err == nil || ctx.Err() != nil {
-			return err
+		if err == nil {
+			return session, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		if err := d.leave(ctx, session); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -43,10 +42,7 @@ type AgentStatus struct {
 func (a *Agent) Status() AgentStatus {
 	s := AgentStatus{Sessions: []SessionStatus{}}
 	s.Relays = a.roster.status()
-	names := make(map[e2e.Pin]string)
-	for _, d := range a.home.Devices() {
-		names[d.Pin] = d.Name
-	}
+	names := a.names()
 	for _, i := range a.server.Sessions() {
 		s.Sessions = append(s.Sessions, SessionStatus{
 			Device: names[i.Device], Since: i.Since, Streams: i.Streams, BytesIn: i.BytesIn, BytesOut: i.BytesOut,
