@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// shown is what `blindlink verify --json` prints of one session.
-type shown struct {
+// verified is what `blindlink verify --json` prints of one session.
+type verified struct {
 	Device, Server, Words, Suite, Group string
 	DevicePin                           string    `json:"device_pin"`
 	ServerPin                           string    `json:"server_pin"`
@@ -20,13 +20,13 @@ type shown struct {
 }
 
 // same is what the two ends of a session must agree on.
-func (s shown) same() shown {
+func (s verified) same() verified {
 	s.Since = time.Time{}
 	return s
 }
 
-// verify runs the command on a state directory and returns what it shows.
-func verify(t *testing.T, state string, args ...string) (all []shown) {
+// verifyAll runs the command on a state directory and returns what it shows.
+func verifyAll(t *testing.T, state string, args ...string) (all []verified) {
 	t.Helper()
 	args = append([]string{"verify", "--json", "--state", state}, args...)
 	r := run(t, 20*time.Second, "blindlink", args...).want(t, 0)
@@ -41,10 +41,10 @@ func verify(t *testing.T, state string, args ...string) (all []shown) {
 	return all
 }
 
-// verifyOne is verify where one session is expected.
-func verifyOne(t *testing.T, state string, args ...string) shown {
+// verifyOne is verifyAll where one session is expected.
+func verifyOne(t *testing.T, state string, args ...string) verified {
 	t.Helper()
-	all := verify(t, state, args...)
+	all := verifyAll(t, state, args...)
 	if len(all) != 1 {
 		t.Fatalf("%d sessions are shown, want 1: %+v", len(all), all)
 	}
@@ -71,7 +71,7 @@ func TestVerify(t *testing.T) {
 		}
 		words[home.Words] = true
 	}
-	if all := verify(t, a.state); len(all) != 2 || len(words) != 2 {
+	if all := verifyAll(t, a.state); len(all) != 2 || len(words) != 2 {
 		t.Errorf("home shows %+v, sessions have the words %v", all, words)
 	}
 	a.link(t, "verify", "nobody").want(t, 1, `"nobody"`)
@@ -88,12 +88,12 @@ func TestVerify(t *testing.T) {
 			return text, json.Valid([]byte(text))
 		})
 		p.wantSaid(t, "press Enter")
-		var away []shown
+		var away []verified
 		if err := json.Unmarshal([]byte(text), &away); err != nil || len(away) != 1 {
 			t.Fatalf("%v: %s", err, text)
 		}
 		// The session before may still be there: its goodbye takes the same way.
-		home := verify(t, a.state, "tv")
+		home := verifyAll(t, a.state, "tv")
 		if newest := home[len(home)-1]; newest.same() != away[0].same() || words[newest.Words] {
 			t.Errorf("home shows %+v, the device %+v, words before %v", home, away[0], words)
 		}
