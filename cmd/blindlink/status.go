@@ -133,13 +133,13 @@ func (v *overview) addOpen(dir string) error {
 	return nil
 }
 
-// askOpens performs a request in every running `open` of a state directory.
-func askOpens(dir string, req request) ([]reply, error) {
+// askOpens performs a request in every running `open` of a state directory. The
+// error joins those of the ones that did not answer well.
+func askOpens(dir string, req request) (replies []reply, failed error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
 	}
-	var replies []reply
 	for _, f := range files {
 		if !isOpenSocket(f.Name()) {
 			continue
@@ -152,13 +152,13 @@ func askOpens(dir string, req request) ([]reply, error) {
 			continue
 		}
 		r, err := exchange(d, req)
-		err = errors.Join(err, d.Close())
-		if err != nil {
-			return nil, err
+		if err = errors.Join(err, d.Close()); err != nil {
+			failed = errors.Join(failed, err)
+			continue
 		}
 		replies = append(replies, r)
 	}
-	return replies, nil
+	return replies, failed
 }
 
 func (v overview) print(w io.Writer) error {

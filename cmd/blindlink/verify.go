@@ -53,27 +53,29 @@ func (c verifyCmd) Run(a *app) error {
 		return fmt.Errorf("there is no state at %s: run `blindlink share` or `blindlink open` first, or say where it is with --state DIR", where(share, open))
 	}
 	var all []verification
+	var absent error // why an end that could have a session shows none
 	if away {
 		replies, err := askOpens(open, request{Do: doVerify})
-		if err != nil {
-			return err
-		}
-		if len(replies) == 0 && !home {
+		if len(replies) == 0 && err == nil && !home {
 			return c.connect(a, open)
 		}
+		absent = err
 		for _, r := range replies {
 			all = append(all, c.named(r.Verify, func(v verification) string { return v.Server })...)
 		}
 	}
 	if home {
 		r, _, err := askOwner(share, request{Do: doVerify})
-		if err != nil && len(all) == 0 {
-			return err
-		}
+		absent = errors.Join(absent, err)
 		all = append(all, c.named(r.Verify, func(v verification) string { return v.Device })...)
 	}
-	if len(all) == 0 {
+	switch {
+	case len(all) == 0 && absent != nil:
+		return absent
+	case len(all) == 0:
 		return fmt.Errorf("%s is connected now: open it on the device with `blindlink open`, or run `blindlink verify` there, and try again", c.nobody())
+	case absent != nil:
+		a.log.Warn("not everything is shown", "reason", absent)
 	}
 	return c.print(a.stdout, all)
 }
