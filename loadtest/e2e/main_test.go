@@ -30,6 +30,10 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	if plan := os.Getenv(crashEnv); plan != "" {
+		fmt.Fprintln(os.Stderr, crashingHome(plan))
+		os.Exit(1)
+	}
 	os.Exit(buildAndRun(m))
 }
 
