@@ -71,8 +71,8 @@ type reply struct {
 }
 
 type questionReply struct {
-	Name   string `json:"name"`
-	Digits string `json:"digits"`
+	Name  string `json:"name"`
+	Words string `json:"words"`
 }
 
 // answer is the owner's word on a question.

@@ -143,8 +143,8 @@ func (c *openCmd) server(a *app, away *pair.Away, inv invitee) (pair.Server, err
 	host, _ := os.Hostname() // an empty name is replaced at home
 	srv, err := endpoint.Pair(a, endpoint.PairConfig{
 		Identity: away.Identity(), Invite: inv.Invite, Name: host, Log: a.log,
-		Digits: func(digits string) {
-			fmt.Fprintf(a.stderr, "Waiting for the owner, who must see the same digits: %s\n", spaced(digits))
+		Words: func(words string) {
+			fmt.Fprintf(a.stderr, "Waiting for the owner, who must see the same words: %q\n", words)
 		},
 	})
 	if err == nil {

@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// proofWords is how many words people compare: 66 bits, 11 of each word.
-const proofWords = 6
+// People compare six words: 66 bits, 11 of each word.
+const (
+	wordCount = 6
+	// WordsLen is how many bytes Words takes.
+	WordsLen = (11*wordCount + 7) / 8
+)
 
 // wordList holds 2048 words, one a line: the English list of BIP 39, which is
 // made to be read out and understood. words.txt.license has its license.
@@ -28,7 +32,7 @@ type Proof struct {
 	Group  tls.CurveID // of the key exchange
 	Since  time.Time
 
-	code [(11*proofWords + 7) / 8]byte // what the words say; the last bits are unused
+	code [WordsLen]byte
 }
 
 // prove makes the proof of a session from its handshake, which is complete and
@@ -46,10 +50,15 @@ func prove(secret []byte, cs tls.ConnectionState, server, device Pin) (Proof, er
 // Words returns six words with blanks between. They are made of the session's
 // secret, both pins, the suite and the group, and stay the same for as long as
 // the session lives. They are not secret.
-func (p Proof) Words() string {
+func (p Proof) Words() string { return Words(p.code) }
+
+// Words writes the first 66 bits of code, which both ends of a conversation have
+// derived from it, as six words with blanks between. Its last six bits say
+// nothing.
+func Words(code [WordsLen]byte) string {
 	list := strings.Fields(wordList)
-	words := make([]string, proofWords)
-	left := p.code[:]
+	words := make([]string, wordCount)
+	left := code[:]
 	var bits uint32 // its lowest n are not used up
 	n := 0
 	for i := range words {
