@@ -26,9 +26,9 @@ type seat struct {
 }
 
 type question struct {
-	ctx          context.Context // ends when the answer no longer matters
+	ctx         context.Context // ends when the answer no longer matters
 	name, words string
-	answer       chan bool // room for the one answer
+	answer      chan bool // room for the one answer
 }
 
 // approve is the agent's pair.Approver. While no owner waits the answer is no.

@@ -142,6 +142,12 @@ func (c verifyCmd) print(w io.Writer, all []verification) error {
 			return err
 		}
 	}
-	_, err := fmt.Fprintf(w, "\nRun this at the other end too, and read the six words to each other, on the phone or in one room. If they are the same, nobody stands between you. If they differ, somebody does: at home run `blindlink devices revoke %q`, and pair again with an invite that takes another way.\n", all[0].Device)
+	_, err := fmt.Fprintf(w, `
+Run this at the other end too, now, and read the six words to each other, on
+the phone or in one room. If they are the same, nobody stands between. A new
+session has new words, so if they differ, run both once more. If they still
+differ, somebody stands between: at home run `+"`blindlink devices revoke %q`"+`,
+and pair again with an invite that takes another way.
+`, all[0].Device)
 	return err
 }
