@@ -18,6 +18,10 @@ import (
 // come: what the agent had sent before is on its way.
 const silence = time.Second
 
+// untold is how long a stream may stand still at a device that did not hear the
+// agent's goodbye, which has a second: its session waits for a minute.
+const untold = 75 * time.Second
+
 // ratePattern is what endless flows repeat. Its length has no factor in common with
 // that of a record, so that a byte at another place is another byte.
 var ratePattern = func() []byte {
@@ -107,7 +111,7 @@ func (f *rateFlow) wantCut(t *testing.T, what string) {
 			t.Errorf("the %s ended as if it were complete", what)
 		}
 		t.Logf("the %s ended after %d MiB: %v", what, f.came.Load()>>20, err)
-	case <-time.After(stopTimeout):
+	case <-time.After(untold):
 		t.Errorf("the %s has not ended", what)
 	}
 	if f.wrong.Load() {
