@@ -321,3 +321,26 @@ func TestBaitOnSocket(t *testing.T) {
 		}
 	}
 }
+
+// TestPacketSize dials over a network that carries packets of up to 1400 bytes.
+func TestPacketSize(t *testing.T) {
+	simulate(t, nil, func(w *world) {
+		for size, passes := range map[uint16]bool{0: true, 1200: true, 1399: true, MaxPacketSize: false} {
+			w.dialer.packet = size
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+			s, err := w.dialer.DialQUIC(ctx, w.relay, nil)
+			cancel()
+			if (err == nil) != passes {
+				t.Errorf("packets of %d bytes: %v, want a session: %v", size, err, passes)
+			}
+			if err == nil {
+				s.Close(wire.CodeNone, "")
+			}
+		}
+	})
+	for _, size := range []uint16{1, minPacketSize - 1, MaxPacketSize + 1} {
+		if _, err := (DialerConfig{PacketSize: size}).NewDialer(); err == nil {
+			t.Errorf("a dialer with packets of %d bytes", size)
+		}
+	}
+}

@@ -223,6 +223,7 @@ func (d *Dialer) DialQUIC(ctx context.Context, relay wire.Relay, cert *tls.Certi
 	conf := endpointWindows().config()
 	conf.KeepAlivePeriod = KeepAlive
 	conf.MaxIdleTimeout = EndpointIdle
+	conf.InitialPacketSize, conf.DisablePathMTUDiscovery = d.packet, d.packet > 0
 	if cert == nil {
 		conf.KeepAlivePeriod = DeviceKeepAlive
 		conf.MaxIncomingStreams = -1 // none: nobody would accept a stream and empty its window

@@ -27,7 +27,17 @@ type DialerConfig struct {
 	// machine's network, but no TCP at all if Socket is given, whose network it
 	// might not be.
 	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
+	// PacketSize is the size of QUIC packets, in bytes of UDP payload, 1200 to
+	// MaxPacketSize. 0: they begin with 1280, and grow to what the path carries.
+	PacketSize uint16
 }
+
+// MaxPacketSize is the largest QUIC packet, in bytes of UDP payload. With the
+// headers of UDP and IPv4 it has 28 more, with IPv6 48.
+const (
+	MaxPacketSize = 1452
+	minPacketSize = 1200 // RFC 9000, section 14.1
+)
 
 // Dialer opens sessions to relays: by QUIC over one UDP socket, and one more for
 // each session that has migrated, or by TLS on TCP.
@@ -36,6 +46,7 @@ type Dialer struct {
 	tr       *quic.Transport
 	conn     net.PacketConn
 	dialTCP  func(ctx context.Context, network, addr string) (net.Conn, error)
+	packet   uint16      // as in DialerConfig
 	sessions tcpSessions // those over TCP
 	// open opens a socket for a session to migrate to; nil if the dialer was
 	// given its socket.
@@ -57,7 +68,10 @@ func NewDialer(pc net.PacketConn) (*Dialer, error) { return DialerConfig{Socket:
 
 // NewDialer returns a Dialer. It must be closed.
 func (c DialerConfig) NewDialer() (*Dialer, error) {
-	d := &Dialer{conn: c.Socket, dialTCP: c.DialTCP}
+	if c.PacketSize != 0 && (c.PacketSize < minPacketSize || c.PacketSize > MaxPacketSize) {
+		return nil, fmt.Errorf("QUIC packets have %d to %d bytes, not %d", minPacketSize, MaxPacketSize, c.PacketSize)
+	}
+	d := &Dialer{conn: c.Socket, dialTCP: c.DialTCP, packet: c.PacketSize}
 	if d.conn == nil {
 		d.open = func() (net.PacketConn, error) { return net.ListenUDP("udp", nil) }
 		var err error

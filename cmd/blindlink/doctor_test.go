@@ -51,6 +51,9 @@ func TestDoctor(t *testing.T) {
 		if !r.UDP.OK || r.UDP.RTT <= 0 || r.TCP.OK || !strings.Contains(r.TCP.Error, "--listen-tcp") {
 			t.Errorf("carriers %+v", r)
 		}
+		if r.Packets == nil || !r.Packets.OK || r.Moves == nil || !r.Moves.OK {
+			t.Errorf("full packets %+v, another port %+v", r.Packets, r.Moves)
+		}
 		if r.Up == nil || r.Up.Rate <= 0 || r.Down == nil || r.Down.Rate <= 0 {
 			t.Errorf("line %v up, %v down", r.Up, r.Down)
 		}
@@ -58,7 +61,7 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("media server %+v", s.Origin)
 		}
 		text := blindlink(t, "", nil, "doctor", "--state", dir).want(t, 0).stdout
-		if !strings.Contains(text, "would play") || strings.Count(text, "\n") > 24 {
+		if !strings.Contains(text, "would play") || strings.Count(text, "\n") > 24 || !strings.Contains(text, "connections go on") {
 			t.Errorf("screen:\n%s", text)
 		}
 		t.Logf("\n%s", text)
@@ -212,22 +215,25 @@ func TestDoctorScreen(t *testing.T) {
 			Relays: []relayReport{{
 				Relay: "r.example:443", Address: "192.0.2.1",
 				UDP: carrierReport{OK: true, RTT: 12_340_000}, TCP: carrierReport{Error: "closed"},
+				Packets: &pathReport{Error: "smaller ones are used"}, Moves: &pathReport{OK: true},
 				Up: &lineReport{Rate: 45.12e6}, Down: &lineReport{Error: "less than 0.8 Mbit/s pass"},
 			}},
 			Origin: &originReport{Address: "http://127.0.0.1:8096", Answer: "200 OK", After: 3_210_000},
 		}},
 		Buffers: &buffers{Receive: 212992, Send: buffersWanted, Advice: "small"},
 	}
-	const want = `share            attic
-  relay          r.example:443 (192.0.2.1)
-    UDP          works, round trip 12.3ms
-    TCP          closed
-    up           45.1 Mbit/s
-    down         less than 0.8 Mbit/s pass
-  relays         2 more were not examined
-  media server   http://127.0.0.1:8096: 200 OK after 3.2ms
-socket buffers   receive 208.0 KiB, send 7.0 MiB: small
-8 Mbit/s film    attic: would play
+	const want = `share                attic
+  relay              r.example:443 (192.0.2.1)
+    UDP              works, round trip 12.3ms
+    TCP              closed
+    MTU              smaller ones are used
+    address change   connections go on
+    up               45.1 Mbit/s
+    down             less than 0.8 Mbit/s pass
+  relays             2 more were not examined
+  media server       http://127.0.0.1:8096: 200 OK after 3.2ms
+socket buffers       receive 208.0 KiB, send 7.0 MiB: small
+8 Mbit/s film        attic: would play
 `
 	var b strings.Builder
 	if err := e.print(&b); err != nil || b.String() != want {

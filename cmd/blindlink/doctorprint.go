@@ -94,6 +94,12 @@ func (s *side) print(t io.Writer) {
 		}
 		fmt.Fprintf(t, "  relay\t%s\n", at)
 		fmt.Fprintf(t, "    UDP\t%v\n    TCP\t%v\n", r.UDP, r.TCP)
+		if r.Packets != nil {
+			fmt.Fprintf(t, "    MTU\t%s\n", r.Packets.text("1500 and more"))
+		}
+		if r.Moves != nil {
+			fmt.Fprintf(t, "    address change\t%s\n", r.Moves.text("connections go on"))
+		}
 		if r.Up != nil {
 			fmt.Fprintf(t, "    up\t%v\n", r.Up)
 		}
@@ -122,6 +128,14 @@ func (c carrierReport) String() string {
 		return "works"
 	}
 	return fmt.Sprintf("works, round trip %v", c.RTT.Round(100*time.Microsecond))
+}
+
+// text is for people; good is what it says when all is well.
+func (p *pathReport) text(good string) string {
+	if p.OK {
+		return good
+	}
+	return p.Error
 }
 
 // String is for people.

@@ -34,8 +34,10 @@ type relayReport struct {
 	Address string        `json:"address,omitempty"` // the IP address, where the host is a name
 	UDP     carrierReport `json:"udp"`
 	TCP     carrierReport `json:"tcp"`
-	Up      *lineReport   `json:"up,omitempty"`   // from here to the relay
-	Down    *lineReport   `json:"down,omitempty"` // from the relay to here
+	Packets *pathReport   `json:"full_packets,omitempty"`   // whether UDP packets of an MTU of 1500 get there
+	Moves   *pathReport   `json:"address_change,omitempty"` // whether a QUIC connection goes on from another port
+	Up      *lineReport   `json:"up,omitempty"`             // from here to the relay
+	Down    *lineReport   `json:"down,omitempty"`           // from the relay to here
 
 	attachment *hop.Attachment // nil: not reached
 }
@@ -45,6 +47,12 @@ type carrierReport struct {
 	OK    bool          `json:"ok"`
 	RTT   time.Duration `json:"rtt_ns,omitempty"`
 	Error string        `json:"error,omitempty"`
+}
+
+// pathReport says whether UDP's path to the relay does what it should.
+type pathReport struct {
+	OK    bool   `json:"ok"`
+	Error string `json:"error,omitempty"` // what comes of it
 }
 
 // lineReport is the measure of one direction.
@@ -90,6 +98,11 @@ func probe(ctx context.Context, dialer *transport.Dialer, r fleet.Relay, to wire
 	wait.Go(func() { quic, report.UDP = try(ctx, dialer.DialQUIC, r.Relay) })
 	wait.Go(func() { tcp, report.TCP = try(ctx, dialer.DialTCP, r.Relay) })
 	wait.Wait()
+	if quic != nil {
+		wait.Go(func() { report.Packets = fullPackets(ctx, r.Relay) })
+		wait.Go(func() { report.Moves = moves(ctx, quic) })
+		wait.Wait()
+	}
 	best, carrier := quic, &report.UDP
 	switch {
 	case quic == nil && tcp != nil:
@@ -126,6 +139,38 @@ func try(ctx context.Context, dial func(context.Context, wire.Relay, *tls.Certif
 		return nil, carrierReport{Error: reason(err)}
 	}
 	return sess, carrierReport{OK: true, RTT: sess.RTT()}
+}
+
+// fullPackets tries whether packets reach the relay that fill an MTU of 1500. It
+// sends its first ones in that size, and they cannot be split on the way.
+func fullPackets(ctx context.Context, r wire.Relay) *pathReport {
+	dialer, err := transport.DialerConfig{PacketSize: transport.MaxPacketSize}.NewDialer()
+	if err != nil {
+		return &pathReport{Error: reason(err)}
+	}
+	defer dialer.Close()
+	sess, c := try(ctx, dialer.DialQUIC, r)
+	if sess == nil {
+		return &pathReport{Error: fmt.Sprintf("packets of %d bytes of UDP do not get there, so smaller ones are used, which costs a little; a tunnel on the way (VPN, PPPoE) makes the MTU smaller. %s",
+			transport.MaxPacketSize, c.Error)}
+	}
+	sess.Close(wire.CodeNone, "")
+	return &pathReport{OK: true}
+}
+
+// moves tries whether a connection goes on when this machine's address changes:
+// from another port, as it looks behind a NAT.
+func moves(ctx context.Context, sess transport.Session) *pathReport {
+	moving, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	err := sess.Migrate(moving)
+	if err == nil {
+		err = sess.Check(moving)
+	}
+	if err != nil {
+		return &pathReport{Error: "a connection does not go on from another port, so streams pause for 2 to 3 s when the network changes: " + reason(err)}
+	}
+	return &pathReport{OK: true}
 }
 
 // reason writes an error with what to do about it.
