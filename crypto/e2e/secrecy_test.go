@@ -297,7 +297,7 @@ type handshake struct {
 
 func (r *recorded) handshakes() (all []handshake) {
 	for _, h := range r.hops {
-		if h.up[0] != kindControl {
+		if !bytes.HasPrefix(h.up, []byte{kindControl}) || len(h.down) == 0 { // or nothing was sent on it
 			continue
 		}
 		var s handshake
