@@ -1,0 +1,499 @@
+package model
+
+import "fmt"
+
+// state is everything that decides what may happen next, and what the
+// invariants need to know of what has happened.
+type state struct {
+	on      bool  // the owner allows remote access
+	ending  bool  // off is written, the sessions are not ended yet
+	shut    bool  // off has returned
+	invite  bool  // one is open
+	redeems uint8 // devices that the latest invite has paired
+	undone  bool  // a device came back with an invite from before its revocation
+	devices [2]device
+}
+
+type device struct {
+	listed   bool
+	revoking bool // the revocation is written, the sessions are not ended yet
+	barred   bool // the revocation has returned, and no new pairing has undone it
+	stale    bool // the device was revoked after the open invite was made
+
+	has    bool  // the device has a session
+	here   bool  // the agent has it, too
+	linked bool  // it has a link
+	ghosts uint8 // sessions that the agent has and the device has forgotten
+	call   call
+
+	stream bool  // the session has a stream
+	said   uint8 // records that each end has written on it
+	got    uint8 // records that each end has read
+	wrong  bool  // a reader got another record than the next one
+	twice  bool  // one stream number made two streams
+}
+
+// call is what of a device is on its way into the agent. A device has one at a
+// time.
+type call struct {
+	kind  kind
+	asked bool // the device list was asked
+	yes   bool // and it said so
+	cut   bool // its hop is gone
+	dead  bool // what it is for has ended
+	ghost bool // the device has forgotten the session that it is for
+}
+
+type kind uint8
+
+const (
+	nothing kind = iota
+	connecting
+	joining
+	opening // a stream
+	pairing
+)
+
+// A step is one thing that somebody does. d is the device it concerns.
+type step struct {
+	action action
+	d      uint8
+}
+
+type action uint8
+
+const (
+	newInvite action = iota
+	revokeFile
+	revokeSessions
+	offFile
+	offSessions
+	turnOn
+	killAgent
+	killRelay
+	expire
+	pairBegin
+	pairEnd
+	connect
+	join
+	open
+	lookup
+	finish
+	say
+	drop
+	killDevice
+	replayStream
+	replayLink
+	stranger
+	actions // how many there are
+)
+
+func (a action) String() string {
+	return [...]string{
+		"newInvite", "revokeFile", "revokeSessions", "offFile", "offSessions", "turnOn", "killAgent", "killRelay", "expire", "pairBegin", "pairEnd",
+		"connect", "join", "open", "lookup", "finish", "say", "drop", "killDevice", "replayStream", "replayLink", "stranger",
+	}[a]
+}
+
+// shared reports whether an action concerns no device in particular.
+func (a action) shared() bool {
+	switch a {
+	case newInvite, offFile, offSessions, turnOn, killAgent, killRelay, expire, stranger:
+		return true
+	}
+	return false
+}
+
+func (s step) String() string {
+	if s.action.shared() {
+		return s.action.String()
+	}
+	return fmt.Sprintf("%s(%d)", s.action, s.d)
+}
+
+// steps are all that there are.
+func steps() (all []step) {
+	for a := range actions {
+		for d := range uint8(2) {
+			if d == 0 || !a.shared() {
+				all = append(all, step{a, d})
+			}
+		}
+	}
+	return all
+}
+
+// Bounds of the exploration.
+const (
+	maxSaid   = 2
+	maxGhosts = 2
+)
+
+// paired is where every path begins: both devices are on the list, and nobody
+// is connected.
+func paired() state {
+	s := state{on: true}
+	for d := range s.devices {
+		s.devices[d].listed = true
+	}
+	return s
+}
+
+// weakness is one deliberate mistake. The zero one is none.
+type weakness uint8
+
+const (
+	sound               weakness = iota
+	registerLate                 // a session is known to Revoke only when it was admitted
+	revokeLinkedOnly             // Revoke ends only sessions that have a link
+	joinUnasked                  // a JOIN needs no word of the device list
+	offKeepsUnlinked             // off ends only sessions that have a link
+	offUnasked                   // the device list does not know of off
+	resumeAtWritten              // what was written when a link broke is taken for read
+	numbersForgotten             // stream numbers may be used twice
+	inviteCheckedEarly           // whether an invite is open is asked when pairing begins
+	revocationUnwritten          // it is in memory only
+	replayJoins                  // the proof in a JOIN is worth something on another link
+	inviteAgeForgotten           // an old invite pairs a revoked device
+	weaknesses
+)
+
+func (w weakness) String() string {
+	return [...]string{
+		"sound", "registerLate", "revokeLinkedOnly", "joinUnasked", "offKeepsUnlinked", "offUnasked", "resumeAtWritten", "numbersForgotten",
+		"inviteCheckedEarly", "revocationUnwritten", "replayJoins", "inviteAgeForgotten",
+	}[w]
+}
+
+// take returns the state after a step, and false if the step cannot be taken.
+func (w weakness) take(s state, st step) (state, bool) {
+	v := &s.devices[st.d]
+	pending := v.call.kind != nothing
+	switch st.action {
+	case newInvite:
+		if !s.on || s.invite {
+			return s, false
+		}
+		s.invite, s.redeems = true, 0
+		for d := range s.devices {
+			s.devices[d].stale = false
+		}
+	case revokeFile:
+		if !v.listed || v.revoking {
+			return s, false
+		}
+		v.listed, v.revoking, v.stale = false, true, s.invite
+	case revokeSessions:
+		if !v.revoking {
+			return s, false
+		}
+		v.revoking, v.barred = false, !v.listed
+		v.endSessions(w == revokeLinkedOnly)
+	case offFile:
+		if !s.on {
+			return s, false
+		}
+		s.on, s.ending = false, true
+		s.dropInvite()
+	case offSessions:
+		if !s.ending {
+			return s, false
+		}
+		s.ending, s.shut = false, true
+		for d := range s.devices {
+			s.devices[d].endSessions(w == offKeepsUnlinked)
+		}
+	case turnOn:
+		if s.on || s.ending {
+			return s, false
+		}
+		s.on, s.shut = true, false
+	case killAgent:
+		s.ending, s.shut = false, !s.on
+		for d := range s.devices {
+			s.devices[d].agentGone(w)
+		}
+	case killRelay:
+		any := false
+		for d := range s.devices {
+			any = s.devices[d].cut() || any
+		}
+		return s, any
+	case expire:
+		return s, s.expire()
+	case pairBegin:
+		if v.listed || pending {
+			return s, false
+		}
+		other := s.devices[1-st.d].call
+		taken := other.kind == pairing && !other.dead && w != inviteCheckedEarly
+		if s.on && s.invite && !taken {
+			v.call = call{kind: pairing}
+		}
+	case pairEnd:
+		if v.call.kind != pairing {
+			return s, false
+		}
+		s.redeem(v, w)
+		v.call = call{}
+	case connect:
+		if v.has || pending {
+			return s, false
+		}
+		v.has, v.here, v.call = true, w != registerLate, call{kind: connecting}
+	case join:
+		if !v.has || v.linked || pending {
+			return s, false
+		}
+		if !v.here {
+			v.forget() // the agent knows of no such session, and says so
+			break
+		}
+		v.call = call{kind: joining}
+		if w == joinUnasked {
+			v.call.asked, v.call.yes = true, true
+		}
+	case open:
+		if !v.linked || v.stream || pending {
+			return s, false
+		}
+		v.stream, v.said, v.got, v.call = true, 0, 0, call{kind: opening}
+	case lookup:
+		if !pending || v.call.kind == pairing || v.call.asked {
+			return s, false
+		}
+		v.call.asked, v.call.yes = true, v.listed && (s.on || w == offUnasked)
+	case finish:
+		if !v.call.asked {
+			return s, false
+		}
+		c := v.call
+		v.call = call{}
+		v.finish(c, w, v.listed && (s.on || w == offUnasked))
+	case say:
+		if !v.stream || !v.here || pending || v.said == maxSaid {
+			return s, false
+		}
+		if v.said++; v.linked {
+			v.got = v.said
+		}
+	case drop:
+		return s, v.cut()
+	case killDevice:
+		if !v.has && v.call.kind != pairing || v.ghosts == maxGhosts {
+			return s, false
+		}
+		if v.call.kind == pairing {
+			v.call = call{}
+		}
+		v.forget()
+	case replayStream: // the first carrier, once more
+		if !v.linked || !v.stream || pending {
+			return s, false
+		}
+		if v.stream = false; w == numbersForgotten { // the manipulated stream ends
+			v.twice = true
+		}
+	case replayLink: // the bytes that made the latest link, once more
+		if w == replayJoins && v.here && !v.linked {
+			v.linked = true
+		}
+	case stranger: // the relay connects with a key of its own
+	}
+	return s, true
+}
+
+// dropInvite withdraws the open invite. Who is pairing with it has lost.
+func (s *state) dropInvite() {
+	s.invite = false
+	for d := range s.devices {
+		if c := &s.devices[d].call; c.kind == pairing {
+			c.dead = true
+		}
+	}
+}
+
+// redeem ends a conversation to which the owner has said yes.
+func (s *state) redeem(v *device, w weakness) {
+	good := s.on && s.invite && !v.call.dead
+	if w == inviteCheckedEarly {
+		good = s.on
+	}
+	if !good || v.stale && w != inviteAgeForgotten {
+		return
+	}
+	s.undone = s.undone || v.stale
+	v.listed, v.barred = true, false
+	s.invite = false
+	s.redeems++
+}
+
+// endSessions is what Revoke and CloseSessions do for a device.
+func (v *device) endSessions(linkedOnly bool) {
+	if linkedOnly && !v.linked {
+		return
+	}
+	if v.ghosts = 0; v.here || v.call.ghost {
+		v.call.dead = v.call.kind != nothing && v.call.kind != pairing
+	}
+	v.here = false
+	if v.linked { // the device is told
+		v.has, v.linked, v.stream = false, false, false
+	}
+}
+
+// forget is the end of the device's session at the device alone.
+func (v *device) forget() {
+	if v.call.kind != nothing {
+		v.call.cut = true
+	}
+	if v.here {
+		v.here = false
+		v.ghosts++
+		v.call.ghost = v.call.kind != nothing
+	}
+	v.has, v.linked, v.stream = false, false, false
+}
+
+// cut is the end of the device's connection to the relay. It reports whether
+// there was one.
+func (v *device) cut() bool {
+	if v.call.cut || v.call.kind == nothing && !v.linked {
+		return false
+	}
+	v.linked = false
+	switch v.call.kind {
+	case connecting: // a session that was never welcome ends with its link
+		if v.ghosts == maxGhosts {
+			return false
+		}
+		v.forget()
+	case pairing:
+		v.call = call{}
+	case nothing:
+	default:
+		v.call.cut = true
+	}
+	return true
+}
+
+// agentGone is the end of the agent, with all that it does not write down.
+func (v *device) agentGone(w weakness) {
+	if v.call.kind == connecting {
+		v.has = false
+	}
+	v.call, v.here, v.ghosts, v.linked = call{}, false, 0, false
+	if w == revocationUnwritten && (v.barred || v.revoking) {
+		v.listed = true
+	}
+	if v.revoking = false; !v.listed {
+		v.barred = true // the sessions ended another way
+	}
+}
+
+// expire is a minute in which nothing happens: sessions without a link end.
+func (s *state) expire() (any bool) {
+	for d := range s.devices {
+		v := &s.devices[d]
+		if v.call.kind != nothing {
+			return false
+		}
+		any = any || v.has && !v.linked || v.ghosts > 0
+		if v.ghosts = 0; !v.linked {
+			v.has, v.here, v.stream = false, false, false
+		}
+	}
+	return any
+}
+
+// finish is what becomes of a call that the device list has answered. allowed
+// is what it would say now: it is asked again for each further carrier.
+func (v *device) finish(c call, w weakness, allowed bool) {
+	if w == registerLate && c.kind == connecting {
+		c.dead = false
+		if v.here = !c.cut; c.cut {
+			v.ghosts++
+		}
+	}
+	if c.dead || !c.yes {
+		switch {
+		case c.ghost && !c.dead:
+			v.ghosts--
+		case !c.ghost && !c.dead:
+			v.here = false
+		}
+		if !c.cut && !c.ghost && v.has && !(c.kind == opening && c.dead) { // the device is told
+			v.has, v.linked, v.stream = false, false, false
+		}
+		return
+	}
+	if c.cut || c.kind == opening {
+		return
+	}
+	if v.linked = true; v.stream {
+		v.resume(w, allowed)
+	}
+}
+
+// resume is what a stream does on a new link.
+func (v *device) resume(w weakness, allowed bool) {
+	if !allowed {
+		v.has, v.here, v.linked, v.stream = false, false, false, false
+		return
+	}
+	from := v.got
+	if w == resumeAtWritten {
+		from = v.said
+	}
+	v.wrong = v.wrong || from != v.got
+	v.got = v.said
+}
+
+// admitted is how many sessions of a device the agent serves: those that only
+// wait for the word of the device list are none.
+func (v *device) admitted() int {
+	n := int(v.ghosts)
+	if v.here {
+		n++
+	}
+	if v.call.kind == connecting && (v.here || v.call.ghost && !v.call.dead) {
+		n--
+	}
+	return n
+}
+
+// violated names an invariant that a step from one state to another breaks, or
+// returns "".
+func violated(from state, st step, to state) string {
+	for d := range to.devices {
+		was, v := &from.devices[d], &to.devices[d]
+		up := v.linked && !was.linked
+		switch {
+		case v.barred && (v.linked || v.admitted() > 0):
+			return "a revoked device has no admitted session after the revocation has returned"
+		case st.action == revokeSessions && int(st.d) == d && (v.here || v.ghosts > 0):
+			return "no session survives its revocation"
+		case to.shut && (v.linked || v.admitted() > 0):
+			return "after off nothing is admitted until on"
+		case up && !(st.action == finish && int(st.d) == d && was.call.asked && was.call.yes):
+			return "a link comes up only when the device list has said yes to it"
+		case v.call.asked && v.call.yes && !was.call.asked && !(from.on && was.listed):
+			return "the device list says yes only to a listed device while access is on"
+		case v.linked && !(v.has && v.here):
+			return "a link has the session's device at its other end"
+		case v.wrong || v.got > v.said:
+			return "a resumed stream continues exactly at the record where it was"
+		case v.twice:
+			return "a stream number never opens two streams"
+		case v.listed && was.barred && v.barred:
+			return "a revoked device is listed again only by a pairing"
+		}
+	}
+	switch {
+	case to.redeems > 1:
+		return "an invite is used once"
+	case to.undone:
+		return "an invite from before its revocation pairs a device no more"
+	}
+	return ""
+}
