@@ -9,4 +9,4 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-var modelDepth = flag.Int("depth", 14, "how many steps the model takes")
+var modelDepth = flag.Int("depth", defaultDepth, "how many steps the model takes")

@@ -291,8 +291,9 @@ func (w weakness) take(s state, st step) (state, bool) {
 		if !v.linked || !v.stream || pending {
 			return s, false
 		}
-		if v.stream = false; w == numbersForgotten { // the manipulated stream ends
-			v.twice = true
+		v.twice = w == numbersForgotten
+		if v.stream = false; !(v.listed && s.on) { // the device list is asked before the stream is looked at
+			v.has, v.here, v.linked = false, false, false
 		}
 	case replayLink: // the bytes that made the latest link, once more
 		if w == replayJoins && v.here && !v.linked {

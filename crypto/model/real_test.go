@@ -23,17 +23,17 @@ const maxFailures = 5
 
 // real is the agent and the devices that the model describes.
 type real struct {
-	t        *testing.T
-	broken   mistake
-	path     string // of the Home
-	home     *pair.Home
-	id       *e2e.Identity
-	server   *e2e.Server
-	invite   *pair.Invite // the latest
-	failures int          // pairings that failed
-	hops     uint64       // attachments so far
-	devices  [2]*realDevice
-	wg       sync.WaitGroup // everything that is started here
+	t           *testing.T
+	broken      mistake
+	path        string // of the Home
+	home        *pair.Home
+	id          *e2e.Identity
+	server      *e2e.Server
+	invite      *pair.Invite // the latest
+	failures    int          // pairings that failed
+	attachments uint64       // so far
+	devices     [2]*realDevice
+	wg          sync.WaitGroup // everything that is started here
 
 	mu    sync.Mutex
 	gates map[e2e.Pin]*gate // for the next question about a device
@@ -53,10 +53,11 @@ type realDevice struct {
 	id         *e2e.Identity
 	s          *e2e.Session // nil: none
 	link       *e2e.Link    // the latest
-	attachment uint64
-	hops       []end  // of the latest attachment
-	begun      []byte // what made the latest link
-	first      end    // the latest stream's first carrier
+	attachment uint64       // of the latest link
+	hops       []end        // that may work; guarded by real.mu
+	gone       uint64       // the latest attachment that was cut; likewise
+	begun      []byte       // what made the latest link
+	first      end          // the latest stream's first carrier
 	call       *gate
 	conn       *talk // the device's end of the latest stream
 	served     *talk // the agent's
@@ -221,27 +222,44 @@ func (d *realDevice) release() {
 
 // attach gives a device a new connection to the relay.
 func (r *real) attach(d *realDevice) (st end, opener func(context.Context) (e2e.Stream, error)) {
-	r.hops++
-	at := r.hops
-	d.attachment, d.hops = at, nil
-	opener = func(context.Context) (e2e.Stream, error) { return r.dial(d, at), nil }
-	return r.dial(d, at), opener
+	r.attachments++
+	at := r.attachments
+	opener = func(context.Context) (e2e.Stream, error) {
+		mine, theirs := newHop()
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if at <= d.gone {
+			return nil, errGone
+		}
+		d.hops = append(d.hops, mine)
+		r.server.Handle(at, theirs)
+		return mine, nil
+	}
+	first, err := opener(context.Background())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return first.(end), opener
 }
 
-func (r *real) dial(d *realDevice, attachment uint64) end {
+var errGone = errors.New("the relay is gone")
+
+// dial is the relay's own way to the agent.
+func (r *real) dial(attachment uint64) end {
 	mine, theirs := newHop()
-	if d != nil && d.attachment == attachment {
-		d.hops = append(d.hops, mine)
-	}
 	r.server.Handle(attachment, theirs)
 	return mine
 }
 
-func (d *realDevice) cut() {
-	for _, h := range d.hops {
+// cut ends a device's connections to the relay.
+func (r *real) cut(d *realDevice) {
+	r.mu.Lock()
+	hops := d.hops
+	d.hops, d.gone = nil, r.attachments
+	r.mu.Unlock()
+	for _, h := range hops {
 		h.Reset(wire.CodeDeviceGone)
 	}
-	d.hops = nil
 }
 
 // settle lets everything happen that takes no time, and what soon follows.
@@ -287,7 +305,7 @@ func (r *real) take(st step, was state) {
 		r.start()
 	case killRelay:
 		for _, d := range r.devices {
-			d.cut()
+			r.cut(d)
 		}
 	case expire:
 		time.Sleep(70 * time.Second)
@@ -301,14 +319,14 @@ func (r *real) take(st step, was state) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		d.s, d.link = s, s.First()
+		d.s, d.link, d.attachment = s, s.First(), r.attachments
 		synctest.Wait()
 		d.begun = st.sent()
 	case join:
 		r.arm(d)
 		st, opener := r.attach(d)
 		s := d.s
-		d.link = nil
+		d.link, d.attachment = nil, r.attachments
 		r.wg.Go(func() {
 			if l, err := s.Join(context.Background(), st, opener); err == nil {
 				d.link = l
@@ -344,19 +362,19 @@ func (r *real) take(st step, was state) {
 			}
 		}
 	case drop:
-		d.cut()
+		r.cut(d)
 	case killDevice:
-		d.cut()
+		r.cut(d)
 		if d.s != nil {
 			d.s.Close(wire.CodeNone, "")
 			d.s = nil
 		}
 	case replayStream:
-		r.dial(nil, d.attachment).Write(d.first.sent())
+		r.dial(d.attachment).Write(d.first.sent())
 	case replayLink:
 		if d.begun != nil {
-			r.hops++
-			h := r.dial(nil, r.hops)
+			r.attachments++
+			h := r.dial(r.attachments)
 			h.Write(d.begun)
 			settle()
 			h.Reset(wire.CodeDeviceGone)
@@ -374,7 +392,7 @@ func (r *real) take(st step, was state) {
 
 func (r *real) killAgent() {
 	for _, d := range r.devices {
-		d.cut()
+		r.cut(d)
 	}
 	settle()
 	for _, d := range r.devices {
@@ -417,9 +435,9 @@ func (r *real) pair(d *realDevice) {
 
 // stranger connects with a key that is on no list.
 func (r *real) stranger() {
-	r.hops++
-	at := r.hops
-	opener := func(context.Context) (e2e.Stream, error) { return r.dial(nil, at), nil }
+	r.attachments++
+	at := r.attachments
+	opener := func(context.Context) (e2e.Stream, error) { return r.dial(at), nil }
 	st, _ := opener(context.Background())
 	s, err := e2e.Connect(context.Background(), st, e2e.ClientConfig{Identity: newID(r.t), Server: r.id.Pin(), Open: opener})
 	if err != nil {

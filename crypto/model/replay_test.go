@@ -10,7 +10,7 @@ import (
 )
 
 var (
-	realPaths = flag.Int("paths", 400, "how many paths to take with the real packages; 0: every step from every state of the model")
+	realPaths = flag.Int("paths", defaultPaths, "how many paths to take with the real packages; 0: every step from every state of the model")
 	realDepth = flag.Int("realdepth", 8, "how many steps such a path has at most")
 	realSeed  = flag.Uint64("realseed", 0, "which paths are taken; 0: random ones")
 )
