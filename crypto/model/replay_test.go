@@ -11,7 +11,7 @@ import (
 
 var (
 	realPaths = flag.Int("paths", defaultPaths, "how many paths to take with the real packages; 0: every step from every state of the model")
-	realDepth = flag.Int("realdepth", 8, "how many steps such a path has at most")
+	realDepth = flag.Int("realdepth", 9, "how many steps such a path has at most")
 	realSeed  = flag.Uint64("realseed", 0, "which paths are taken; 0: random ones")
 )
 
@@ -46,24 +46,47 @@ func (m template) walk(t *testing.T, p []step, broken mistake) (differs string) 
 	return differs
 }
 
+// situation is what matters most for what a step does. Many steps of the model
+// are taken in one like each other.
+type situation struct {
+	action             action
+	device             device
+	on, ending, invite bool
+}
+
 // paths returns steps to take: every last step with the shortest way to it, or
-// as many as are wanted, half of them like this and half random walks.
+// as many as are wanted, half of them of situations chosen at random and half
+// random walks.
 func paths(t *testing.T) (all [][]step) {
 	g, broken := sound.explore(*realDepth - 1)
 	if broken != nil {
 		t.Fatal(broken)
 	}
-	var edges [][]step
+	type edge struct {
+		from state
+		by   step
+	}
+	edges := make(map[situation][]edge)
+	var every []situation
 	for _, s := range g.order {
 		for _, st := range steps() {
-			if _, ok := sound.take(s, st); ok {
-				edges = append(edges, append(g.path(s), st))
+			if _, ok := sound.take(s, st); !ok {
+				continue
 			}
+			if *realPaths == 0 {
+				all = append(all, append(g.path(s), st))
+				continue
+			}
+			at := situation{st.action, s.devices[st.d], s.on, s.ending, s.invite}
+			if edges[at] == nil {
+				every = append(every, at)
+			}
+			edges[at] = append(edges[at], edge{s, st})
 		}
 	}
-	t.Logf("the model takes %d steps from %d states at most %d steps away", len(edges), len(g.order), *realDepth-1)
+	t.Logf("the model takes %d steps from %d states at most %d steps away, in %d situations", g.taken, len(g.order), *realDepth-1, len(every))
 	if *realPaths == 0 {
-		return edges
+		return all
 	}
 	seed := *realSeed
 	if seed == 0 {
@@ -72,7 +95,9 @@ func paths(t *testing.T) (all [][]step) {
 	t.Logf("again: go test ./crypto/model -run TestReal -realseed %d -paths %d -realdepth %d", seed, *realPaths, *realDepth)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	for len(all) < *realPaths/2 {
-		all = append(all, edges[rng.IntN(len(edges))])
+		of := edges[every[rng.IntN(len(every))]]
+		e := of[rng.IntN(len(of))]
+		all = append(all, append(g.path(e.from), e.by))
 	}
 	for len(all) < *realPaths {
 		all = append(all, randomWalk(rng))
@@ -80,10 +105,16 @@ func paths(t *testing.T) (all [][]step) {
 	return all
 }
 
-// randomWalk takes twice as many steps, of which each changes something.
+// randomWalk takes twice as many steps, more often those that lead on.
 func randomWalk(rng *rand.Rand) (p []step) {
 	s := paired()
 	every := steps()
+	for _, st := range every {
+		switch st.action {
+		case connect, join, open, lookup, finish, say:
+			every = append(every, st, st)
+		}
+	}
 	for len(p) < 2**realDepth {
 		st := every[rng.IntN(len(every))]
 		if next, ok := sound.take(s, st); ok && (next != s || rng.IntN(4) == 0) {
