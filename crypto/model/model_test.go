@@ -26,7 +26,8 @@ type device struct {
 	ghosts uint8 // sessions that the agent has and the device has forgotten
 	call   call
 
-	stream bool  // the session has a stream
+	used   bool  // the session has had a stream
+	stream bool  // and has it still
 	said   uint8 // records that each end has written on it
 	got    uint8 // records that each end has read
 	wrong  bool  // a reader got another record than the next one
@@ -167,6 +168,17 @@ func (w weakness) String() string {
 
 // take returns the state after a step, and false if the step cannot be taken.
 func (w weakness) take(s state, st step) (state, bool) {
+	next, ok := w.move(s, st)
+	for d := range next.devices {
+		if v := &next.devices[d]; !v.stream { // nothing depends on what it has carried
+			v.said, v.got = 0, 0
+			v.used = v.used && v.has
+		}
+	}
+	return next, ok
+}
+
+func (w weakness) move(s state, st step) (state, bool) {
 	v := &s.devices[st.d]
 	pending := v.call.kind != nothing
 	switch st.action {
@@ -257,7 +269,7 @@ func (w weakness) take(s state, st step) (state, bool) {
 		if !v.linked || v.stream || pending {
 			return s, false
 		}
-		v.stream, v.said, v.got, v.call = true, 0, 0, call{kind: opening}
+		v.stream, v.used, v.said, v.got, v.call = true, true, 0, 0, call{kind: opening}
 	case lookup:
 		if !pending || v.call.kind == pairing || v.call.asked {
 			return s, false
@@ -288,10 +300,11 @@ func (w weakness) take(s state, st step) (state, bool) {
 		}
 		v.forget()
 	case replayStream: // the first carrier, once more
-		if !v.linked || !v.stream || pending {
+		if !v.linked || !v.used || pending {
 			return s, false
 		}
 		v.twice = w == numbersForgotten
+		// The stream ends as a manipulated one, if it has not ended before.
 		if v.stream = false; !(v.listed && s.on) { // the device list is asked before the stream is looked at
 			v.has, v.here, v.linked = false, false, false
 		}

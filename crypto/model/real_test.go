@@ -484,6 +484,11 @@ func (r *real) differs(s state) string {
 		if d.accepted > d.opened {
 			return say("opened %d streams, and the agent accepted %d", d.opened, d.accepted)
 		}
+		if !v.stream && d.conn != nil {
+			if _, err := d.conn.Write(nil); err == nil {
+				return say("has a stream")
+			}
+		}
 		if !v.stream || !v.here || v.call.kind == opening {
 			continue
 		}

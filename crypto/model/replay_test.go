@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -94,6 +95,7 @@ func paths(t *testing.T) (all [][]step) {
 	}
 	t.Logf("again: go test ./crypto/model -run TestReal -realseed %d -paths %d -realdepth %d", seed, *realPaths, *realDepth)
 	rng := rand.New(rand.NewPCG(seed, 1))
+	all = lessons()
 	for len(all) < *realPaths/2 {
 		of := edges[every[rng.IntN(len(every))]]
 		e := of[rng.IntN(len(of))]
@@ -122,6 +124,34 @@ func randomWalk(rng *rand.Rand) (p []step) {
 		}
 	}
 	return p
+}
+
+// lessons are the paths on which the model's mistakes show, and some that
+// resume a stream twice and replay it before and after its end.
+func lessons() (all [][]step) {
+	for w := sound + 1; w < weaknesses; w++ {
+		if _, broken := w.explore(*modelDepth); broken != nil {
+			all = append(all, possible(broken.path))
+		}
+	}
+	up := []step{{connect, 0}, {lookup, 0}, {finish, 0}, {open, 0}, {lookup, 0}, {finish, 0}, {say, 0}}
+	again := []step{{join, 0}, {lookup, 0}, {finish, 0}}
+	end := []step{{replayStream, 0}, {replayStream, 0}, {open, 0}, {lookup, 0}, {finish, 0}, {say, 0}, {revokeFile, 0}, {replayStream, 0}, {revokeSessions, 0}}
+	for _, lost := range []action{drop, killRelay} {
+		all = append(all, slices.Concat(up, []step{{lost, 0}, {replayLink, 0}}, again, []step{{lost, 0}, {say, 0}}, again, end))
+	}
+	return append(all, slices.Concat(up, end), slices.Concat(up, []step{{killAgent, 0}, {join, 0}}, up))
+}
+
+// possible leaves out the steps of a path that only a mistake makes possible.
+func possible(p []step) (all []step) {
+	s := paired()
+	for _, st := range p {
+		if next, ok := sound.take(s, st); ok {
+			all, s = append(all, st), next
+		}
+	}
+	return all
 }
 
 // TestReal takes paths of the model with a real Home, Server and Sessions.
