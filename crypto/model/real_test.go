@@ -100,6 +100,7 @@ func (r *real) listen(c *e2e.Conn) *talk {
 			t.got = append(t.got, p[:n]...)
 			t.mu.Unlock()
 			if err != nil {
+				c.Close()
 				return
 			}
 		}
