@@ -4,5 +4,5 @@ package model
 
 const (
 	defaultDepth = 14
-	defaultPaths = 400
+	defaultPaths = 300
 )
