@@ -253,7 +253,6 @@ func (o *opinion) furtherCarriers() {
 	if err != nil {
 		o.t.Fatal(err)
 	}
-	// JSON numbers are exact in Python and in uint64.
 	asks := resumption{o.rng.Uint32(), o.rng.Uint32(), o.rng.Uint64()}
 	answers := resumption{number: asks.number, next: []uint64{o.rng.Uint64(), stopped}[o.rng.IntN(2)]}
 	first := object{"up": hexBytes(o.up[:openPrefaceLen]), "down": hexBytes(o.down[:acceptPrefaceLen]),

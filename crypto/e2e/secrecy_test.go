@@ -27,8 +27,7 @@ import (
 
 // taped is all that stood on one hop, as the relay and the network see it.
 type taped struct {
-	attachment uint64
-	up, down   []byte
+	up, down []byte
 }
 
 // taping keeps every byte of every hop of a world.
