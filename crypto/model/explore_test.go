@@ -106,6 +106,7 @@ func TestModel(t *testing.T) {
 // TestModelControls: each mistake breaks an invariant, and each invariant is
 // broken by a mistake.
 func TestModelControls(t *testing.T) {
+	found := make(map[string]bool)
 	for w := sound + 1; w < weaknesses; w++ {
 		_, broken := w.explore(*modelDepth)
 		if broken == nil {
@@ -113,5 +114,9 @@ func TestModelControls(t *testing.T) {
 			continue
 		}
 		t.Logf("%s: %s", w, broken)
+		found[broken.invariant] = true
+	}
+	if len(found) != invariants {
+		t.Errorf("%d of %d invariants are broken by a mistake", len(found), invariants)
 	}
 }

@@ -156,13 +156,14 @@ const (
 	revocationUnwritten          // it is in memory only
 	replayJoins                  // the proof in a JOIN is worth something on another link
 	inviteAgeForgotten           // an old invite pairs a revoked device
+	linkKept                     // the agent keeps the link of a device that is gone
 	weaknesses
 )
 
 func (w weakness) String() string {
 	return [...]string{
 		"sound", "registerLate", "revokeLinkedOnly", "joinUnasked", "offKeepsUnlinked", "offUnasked", "resumeAtWritten", "numbersForgotten",
-		"inviteCheckedEarly", "revocationUnwritten", "replayJoins", "inviteAgeForgotten",
+		"inviteCheckedEarly", "revocationUnwritten", "replayJoins", "inviteAgeForgotten", "linkKept",
 	}[w]
 }
 
@@ -298,7 +299,9 @@ func (w weakness) move(s state, st step) (state, bool) {
 		if v.call.kind == pairing {
 			v.call = call{}
 		}
+		was := v.linked
 		v.forget()
+		v.linked = was && w == linkKept
 	case replayStream: // the first carrier, once more
 		if !v.linked || !v.used || pending {
 			return s, false
@@ -475,6 +478,9 @@ func (v *device) admitted() int {
 	}
 	return n
 }
+
+// invariants is how many violated knows.
+const invariants = 11
 
 // violated names an invariant that a step from one state to another breaks, or
 // returns "".
