@@ -146,6 +146,9 @@ func (w weakness) fate(s state, st step) (state, bool) {
 	case killRelay:
 		any := false
 		for d := range s.devices {
+			if s.devices[d].full() {
+				return s, false
+			}
 			any = s.devices[d].cut() || any
 		}
 		return s, any
@@ -233,18 +236,21 @@ func (v *device) forget() {
 	v.has, v.linked, v.stream = false, false, false
 }
 
+// full reports whether the loss of its link would give the device more ghosts
+// than are explored.
+func (v *device) full() bool {
+	return v.call.kind == connecting && !v.call.cut && v.ghosts == maxGhosts
+}
+
 // cut is the end of the device's connection to the relay. It reports whether
 // there was one.
 func (v *device) cut() bool {
-	if v.call.cut || v.call.kind == nothing && !v.linked {
+	if v.call.cut || v.call.kind == nothing && !v.linked || v.full() {
 		return false
 	}
 	v.linked = false
 	switch v.call.kind {
 	case connecting: // a session that was never welcome ends with its link
-		if v.ghosts == maxGhosts {
-			return false
-		}
 		v.forget()
 	case pairing:
 		v.call = call{}
