@@ -33,6 +33,7 @@ func FuzzOrigin(f *testing.F) {
 	f.Add([]byte("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nTrailer: X-Real-Ip\r\n\r\n1\r\na\r\n0\r\nX-Real-Ip: 127.0.0.1\r\n\r\n"))
 	f.Add([]byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nRemote-User: admin\r\n\r\n"))
 	f.Add([]byte("GET / HTTP/1.0\r\nX-Forwarded-Host: a\r\nX-FORWARDED-PROTO: https\r\n\r\n"))
+	f.Add([]byte("GET a:../b HTTP/1.1\r\nHost: x\r\n\r\n"))
 	target, err := url.Parse("http://127.0.0.1:8096/base")
 	if err != nil {
 		f.Fatal(err)
@@ -76,6 +77,9 @@ func FuzzOrigin(f *testing.F) {
 			if reserved(plainHeader(name)) && len(values) > 0 {
 				t.Fatalf("trailer %s: %q reaches the media server", name, values)
 			}
+		}
+		if !strings.HasPrefix(out.URL.Path, "/base") {
+			t.Fatalf("%q asks for what is not below the configured path", text)
 		}
 		if out.Header.Get("X-Forwarded-For") != who.address {
 			t.Fatalf("the caller is missing in %q", text)
