@@ -173,6 +173,10 @@ func TestDockerfiles(t *testing.T) {
 			t.Errorf("the image's build lacks %s: it copies %q", dir, copied)
 		}
 	}
+	flags := regexp.MustCompile(`CGO_ENABLED=0 go build( -\S+)* -o `)
+	if own, shared := flags.FindString(source), flags.FindString(read(t, "scripts/build.sh")); own == "" || own != shared {
+		t.Errorf("the Dockerfile runs %q and scripts/build.sh %q: the binaries would differ", own, shared)
+	}
 	if slices.ContainsFunc(copied, func(c string) bool { return c == "." || strings.HasPrefix(c, "crypto") }) {
 		t.Errorf("the relay's build has no need of crypto/: %q", copied)
 	}
@@ -183,7 +187,7 @@ func TestConfinement(t *testing.T) {
 	for file, lines := range map[string][]string{
 		"systemd/blindrelay.service": {
 			"ExecStart=/usr/local/bin/blindrelay serve", "EnvironmentFile=-/etc/blindrelay/blindrelay.env",
-			"DynamicUser=yes", "StateDirectory=blindrelay", "StateDirectoryMode=0700", "LimitCORE=0", "LimitNOFILE=65536",
+			"DynamicUser=yes", "StateDirectory=blindrelay", "StateDirectoryMode=0700", "LimitCORE=0", "MemorySwapMax=0", "LimitNOFILE=65536",
 			"CapabilityBoundingSet=", "AmbientCapabilities=", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes",
 			"PrivateDevices=yes", "MemoryDenyWriteExecute=yes", "RestrictNamespaces=yes", "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
 			"SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources",

@@ -26,20 +26,20 @@ type seat struct {
 }
 
 type question struct {
-	ctx          context.Context // ends when the answer no longer matters
-	name, digits string
-	answer       chan bool // room for the one answer
+	ctx         context.Context // ends when the answer no longer matters
+	name, words string
+	answer      chan bool // room for the one answer
 }
 
 // approve is the agent's pair.Approver. While no owner waits the answer is no.
-func (a *approvals) approve(ctx context.Context, name, digits string) bool {
+func (a *approvals) approve(ctx context.Context, name, words string) bool {
 	a.mu.Lock()
 	s := a.seat
 	a.mu.Unlock()
 	if s == nil {
 		return false
 	}
-	q := question{ctx, name, digits, make(chan bool, 1)}
+	q := question{ctx, name, words, make(chan bool, 1)}
 	select {
 	case s.questions <- q:
 	case <-s.left:
@@ -142,7 +142,7 @@ func listen(ctx context.Context, d *dialogue, answers chan<- bool) {
 func (o *owner) ask(d *dialogue, q question, answers <-chan bool) (done bool, r reply, err error) {
 	before := o.home.Devices()
 	changed := o.home.Changed()
-	if err := d.send(reply{Ask: &questionReply{q.name, q.digits}}); err != nil {
+	if err := d.send(reply{Ask: &questionReply{q.name, q.words}}); err != nil {
 		return true, reply{}, err
 	}
 	select {

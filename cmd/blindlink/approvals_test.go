@@ -86,7 +86,7 @@ func TestApproval(t *testing.T) {
 	t.Run("yes, after the device came twice", func(t *testing.T) {
 		d := newDesk(t)
 		_, leave := d.device(t)
-		if r := d.reply(t); r.Ask == nil || r.Ask.Name != "tv" || len(r.Ask.Digits) != 6 {
+		if r := d.reply(t); r.Ask == nil || r.Ask.Name != "tv" || len(strings.Fields(r.Ask.Words)) != 6 {
 			t.Fatalf("%+v", r)
 		}
 		go leave()

@@ -52,6 +52,7 @@ const (
 	doOff     = "off"
 	doInvite  = "invite"
 	doDoctor  = "doctor"
+	doVerify  = "verify"
 )
 
 // reply is an answer. Those but the last of a connection are steps of an
@@ -63,14 +64,15 @@ type reply struct {
 	Share   *shareStatus   `json:"share,omitempty"`
 	Open    *openStatus    `json:"open,omitempty"`
 	Doctor  *homeCase      `json:"doctor,omitempty"`
+	Verify  []verification `json:"verify,omitempty"`
 	Ask     *questionReply `json:"ask,omitempty"`    // the owner must answer
 	Left    bool           `json:"left,omitempty"`   // the device that was asked about has left
 	Paired  string         `json:"paired,omitempty"` // the device's name: it may come now
 }
 
 type questionReply struct {
-	Name   string `json:"name"`
-	Digits string `json:"digits"`
+	Name  string `json:"name"`
+	Words string `json:"words"`
 }
 
 // answer is the owner's word on a question.

@@ -18,7 +18,7 @@ type inviteCmd struct {
 	homeState
 	Name    string        `placeholder:"NAME" help:"Name of the device on your list. Default: what it calls itself."`
 	TTL     time.Duration `default:"1h" help:"How long the invite is good for, at most 720h."`
-	Approve bool          `help:"Wait here until the device comes, and ask before it is let in: both sides show six digits."`
+	Approve bool          `help:"Wait here until the device comes, and ask before it is let in: both sides show six words."`
 }
 
 // Run prints an invite, and stays for the approval.
@@ -130,7 +130,7 @@ func waitForDevice(a *app, d *dialogue) error {
 				fmt.Fprintln(a.stderr, "The device has left. Waiting for it to come back.")
 			case r.Ask != nil:
 				asked = true
-				fmt.Fprintf(a.stderr, "Device %q wants to come in. Does it show %s? Then type y, else n: ", r.Ask.Name, spaced(r.Ask.Digits))
+				fmt.Fprintf(a.stderr, "Device %q wants to come in. Does it show the words %q? Then type y, else n: ", r.Ask.Name, r.Ask.Words)
 			}
 		case line, more := <-lines:
 			if !more {
@@ -148,14 +148,6 @@ func waitForDevice(a *app, d *dialogue) error {
 			return errors.New("stopped before a device came: the invite is worth nothing")
 		}
 	}
-}
-
-// spaced writes six digits as people read them out.
-func spaced(digits string) string {
-	if len(digits) != 6 {
-		return digits
-	}
-	return digits[:3] + " " + digits[3:]
 }
 
 func readLines(a *app, lines chan<- string) {

@@ -15,9 +15,10 @@ import (
 )
 
 type openCmd struct {
-	Server string `arg:"" optional:"" name:"invite|server" help:"An invite from home, or the name of a server this device is paired with; nothing if there is only one. An invite that is typed here is in the list of processes for a moment, and in the shell's history; with '-' it is read from stdin, and $$BLINDLINK_INVITE may hold it too. It works once."`
-	Listen string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any. Default ${default}."`
-	State  string `placeholder:"DIR" help:"Directory with the key and the servers, closed to other users. Default: ~/.local/state/blindlink/open."`
+	Server   string `arg:"" optional:"" name:"invite|server" help:"An invite from home, or the name of a server this device is paired with; nothing if there is only one. An invite that is typed here is in the list of processes for a moment, and in the shell's history; with '-' it is read from stdin, and $$BLINDLINK_INVITE may hold it too. It works once."`
+	Listen   string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any. Default ${default}."`
+	Carriers int    `default:"8" placeholder:"N" help:"Most connections to the relay that one stream may be spread over, 1 to 8, where that makes it faster. 1 stays with a single one, over QUIC where UDP gets through. Default ${default}."`
+	State    string `placeholder:"DIR" help:"Directory with the key and the servers, closed to other users. Default: ~/.local/state/blindlink/open."`
 }
 
 // inviteVariable holds an invite for `open` without an argument.
@@ -31,6 +32,9 @@ func (c *openCmd) Run(a *app) error {
 		return err
 	}
 	// Everything that can fail here does so before the invite is used up.
+	if c.Carriers < 1 || c.Carriers > endpoint.MaxCarriers {
+		return fmt.Errorf("--carriers %d: a stream is spread over 1 to %d connections", c.Carriers, endpoint.MaxCarriers)
+	}
 	inv, err := c.invite(a.stdin)
 	if err != nil {
 		return err
@@ -53,7 +57,7 @@ func (c *openCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: away.Identity(), Server: server, Log: a.log})
+	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: away.Identity(), Server: server, Log: a.log, Carriers: c.Carriers})
 	if err != nil {
 		return err
 	}
@@ -70,7 +74,11 @@ func (c *openCmd) Run(a *app) error {
 			return endpoint.ServeLocal(ctx, ln, dial, a.log)
 		},
 		func(ctx context.Context) error {
-			return serveControl(ctx, control, a.log, func(_ context.Context, d *dialogue, _ request) {
+			return serveControl(ctx, control, a.log, func(ctx context.Context, d *dialogue, req request) {
+				if req.Do == doVerify {
+					d.finish(verifyOpen(ctx, dialer))
+					return
+				}
 				d.finish(reply{Open: &openStatus{URL: url, DialerStatus: dialer.Status()}}, nil)
 			})
 		},
@@ -135,8 +143,8 @@ func (c *openCmd) server(a *app, away *pair.Away, inv invitee) (pair.Server, err
 	host, _ := os.Hostname() // an empty name is replaced at home
 	srv, err := endpoint.Pair(a, endpoint.PairConfig{
 		Identity: away.Identity(), Invite: inv.Invite, Name: host, Log: a.log,
-		Digits: func(digits string) {
-			fmt.Fprintf(a.stderr, "Waiting for the owner, who must see the same digits: %s\n", spaced(digits))
+		Words: func(words string) {
+			fmt.Fprintf(a.stderr, "Waiting for the owner, who must see the same words: %q\n", words)
 		},
 	})
 	if err == nil {

@@ -43,6 +43,8 @@ func (o *owner) do(req request) (reply, error) {
 		return reply{Share: o.status()}, nil
 	case doDoctor:
 		return reply{Doctor: o.examined()}, nil
+	case doVerify:
+		return o.verify()
 	case doDevices:
 		return reply{Devices: o.devices()}, nil
 	case doRename:

@@ -121,9 +121,24 @@ func (v *overview) addOpen(dir string) error {
 	for _, s := range servers {
 		v.Servers = append(v.Servers, pairedServer{s.Name, s.Device, s.Paired})
 	}
-	files, err := os.ReadDir(dir)
+	replies, err := askOpens(dir, request{Do: doStatus})
 	if err != nil {
 		return err
+	}
+	for _, r := range replies {
+		if r.Open != nil {
+			v.Open = append(v.Open, *r.Open)
+		}
+	}
+	return nil
+}
+
+// askOpens performs a request in every running `open` of a state directory. The
+// error joins those of the ones that did not answer well.
+func askOpens(dir string, req request) (replies []reply, failed error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
 	}
 	for _, f := range files {
 		if !isOpenSocket(f.Name()) {
@@ -136,16 +151,14 @@ func (v *overview) addOpen(dir string) error {
 			}
 			continue
 		}
-		r, err := exchange(d, request{Do: doStatus})
-		err = errors.Join(err, d.Close())
-		if err != nil {
-			return err
+		r, err := exchange(d, req)
+		if err = errors.Join(err, d.Close()); err != nil {
+			failed = errors.Join(failed, err)
+			continue
 		}
-		if r.Open != nil {
-			v.Open = append(v.Open, *r.Open)
-		}
+		replies = append(replies, r)
 	}
-	return nil
+	return replies, failed
 }
 
 func (v overview) print(w io.Writer) error {
@@ -156,6 +169,10 @@ func (v overview) print(w io.Writer) error {
 	for _, o := range v.Open {
 		fmt.Fprintf(t, "open\t%s at %s\n", o.Server, o.URL)
 		printRelay(t, o.RelayStatus)
+		for _, c := range o.Carriers {
+			fmt.Fprintf(t, "carrier\t%s, round trip %v, %s received, %s sent\n",
+				c.Protocol, c.RTT.Round(100*time.Microsecond), size(c.BytesIn), size(c.BytesOut))
+		}
 	}
 	for _, s := range v.Servers {
 		fmt.Fprintf(t, "paired\t%s since %s, as %s\n", s.Name, when(s.Paired), s.Device)

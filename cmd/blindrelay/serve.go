@@ -52,6 +52,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	// warnings say it with what to do.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
 	log := c.logger(os.Stderr)
+	if err := noCore(); err != nil {
+		return err
+	}
 
 	id, err := identityFiles{
 		dir:     c.State,

@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -62,6 +64,18 @@ func TestServe(t *testing.T) {
 				t.Errorf("the agent heard %v, want a goodbye", a.Err())
 			}
 		})
+	}
+}
+
+// TestNoCore looks at the limit of core files that the relay gave itself.
+func TestNoCore(t *testing.T) {
+	p := serve(t, "serve")
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^Max core file size +0 +0 +bytes`).Match(limits) {
+		t.Errorf("the relay may leave a core:\n%s", limits)
 	}
 }
 

@@ -14,15 +14,35 @@ const (
 	ackWithin = 100 * time.Millisecond
 )
 
-// ack says what a reader of one half wants next: id u64 | next u64. An ACK
-// frame has any number of them.
-type ack struct{ id, next uint64 }
+// ack says what a reader of one half wants next, and, if the stream has had
+// several carriers, what has come over those that it has: id u64 | next u64 |
+// count u8 (0..16) | count x (number u32 | bytes of records u64). An ACK frame
+// has any number of them.
+type ack struct {
+	id, next uint64
+	came     []arrived
+}
 
-const ackLen = 8 + 8
+type arrived struct {
+	number uint32
+	bytes  uint64
+}
+
+const (
+	ackLen     = 8 + 8 + 1
+	arrivedLen = 4 + 8
+	ackMost    = ackLen + maxCarriers*arrivedLen
+)
 
 func (a ack) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, a.id)
-	return binary.BigEndian.AppendUint64(b, a.next)
+	b = binary.BigEndian.AppendUint64(b, a.next)
+	b = append(b, byte(len(a.came)))
+	for _, k := range a.came {
+		b = binary.BigEndian.AppendUint32(b, k.number)
+		b = binary.BigEndian.AppendUint64(b, k.bytes)
+	}
+	return b
 }
 
 // parseAck reads the first ack of p and returns what follows it.
@@ -30,7 +50,17 @@ func parseAck(p []byte) (a ack, rest []byte, err error) {
 	if len(p) < ackLen {
 		return a, nil, fmt.Errorf("%w: ACK is cut", ErrFrame)
 	}
-	return ack{binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])}, p[ackLen:], nil
+	a.id, a.next = binary.BigEndian.Uint64(p), binary.BigEndian.Uint64(p[8:])
+	n := int(p[ackLen-1])
+	p = p[ackLen:]
+	if n > maxCarriers || len(p) < n*arrivedLen {
+		return a, nil, fmt.Errorf("%w: ACK of %d carriers", ErrFrame, n)
+	}
+	for range n {
+		a.came = append(a.came, arrived{binary.BigEndian.Uint32(p), binary.BigEndian.Uint64(p[4:])})
+		p = p[arrivedLen:]
+	}
+	return a, p, nil
 }
 
 // oweAck notes that n more bytes were read, and that the writer has to be told
@@ -39,7 +69,7 @@ func (c *Conn) oweAck(n int) {
 	in := &c.in
 	in.unsaid += n
 	want := in.wanted()
-	if want == in.told {
+	if want == in.told && !in.fresh {
 		return
 	}
 	urgent := want == stopped || in.unsaid >= ackEvery || in.last > 0 && want == in.last
@@ -55,9 +85,15 @@ func (c *Conn) ack() ack {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	in := &c.in
-	in.dirty, in.urgent, in.unsaid = false, false, 0
+	in.dirty, in.urgent, in.unsaid, in.fresh = false, false, 0, false
 	in.told = in.wanted()
-	return ack{c.name.id, in.told}
+	a := ack{id: c.name.id, next: in.told}
+	if !c.alone() {
+		for _, k := range c.carriers {
+			a.came = append(a.came, arrived{k.number, k.came})
+		}
+	}
+	return a
 }
 
 // sayAgain makes the next acknowledgment due, whatever the other endpoint was
@@ -74,9 +110,29 @@ func (c *Conn) sayAgain() {
 func (c *Conn) acked(a ack) error {
 	c.mu.Lock()
 	err := c.acknowledge(a.next)
+	if err == nil {
+		err = c.arrived(a.came)
+	}
 	c.mu.Unlock()
 	c.settle()
 	return err
+}
+
+// arrived takes over what has come over which carrier. Needs mu.
+func (c *Conn) arrived(came []arrived) error {
+	if len(came) == 0 {
+		return nil
+	}
+	now := time.Now()
+	for _, k := range c.carriers {
+		for _, a := range came {
+			if a.number == k.number && !k.pace.hear(a.bytes, now) {
+				return fmt.Errorf("%w: it acknowledges bytes that were never sent", ErrFrame)
+			}
+		}
+	}
+	c.wakeCarriers()
+	return nil
 }
 
 // oweAck takes a stream on the list of those that have something to say.
@@ -117,7 +173,7 @@ func (s *session) sendAcks(l *Link, due []*Conn) {
 	for _, c := range due {
 		a := c.ack()
 		p = a.append(p)
-		if len(p) > MaxFramePayload-ackLen {
+		if len(p) > MaxFramePayload-ackMost {
 			l.say(Frame{Type: frameAck, Payload: p})
 			p = nil
 		}

@@ -134,9 +134,17 @@ func (s *Server) control(id uint64, st Stream) (live func(), err error) {
 		}
 	}
 	return func() {
-		n.run(time.Duration(v.idle.Load()), unknown)
+		n.run(time.Duration(v.idle.Load()), v.handle)
 		s.forgetLink(id, n)
 	}, nil
+}
+
+// handle handles the device's frames.
+func (v *served) handle(f Frame) error {
+	if f.Type == frameLost {
+		return v.heardLost(f.Payload)
+	}
+	return unknown(f)
 }
 
 // beginning makes a session of a handshake.

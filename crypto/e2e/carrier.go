@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -14,8 +15,9 @@ import (
 
 // Bounds of carriers.
 const (
-	// maxCarriers is how many carriers one stream has at once.
-	maxCarriers = 8
+	// maxCarriers is how many carriers one stream has at once: eight, and as
+	// many that take their place.
+	maxCarriers = 16
 	// lingerFor is how long the end of a carrier may take when all was
 	// delivered.
 	lingerFor = 10 * time.Second
@@ -43,8 +45,9 @@ type carrier struct {
 	over    chan struct{} // closed when the carrier is lost or at its end
 
 	// Guarded by c.mu.
-	sent    uint64 // records from it on may be taken
-	heard   uint64 // records from it on may arrive
+	heard   uint64 // the number that follows the highest that came
+	came    uint64 // bytes of records that came
+	pace    pace   // of what is sent
 	sentFIN bool
 	seenFIN bool
 	lost    bool
@@ -62,6 +65,7 @@ func (c *Conn) attach(k *carrier) error {
 	k.c = c
 	k.more, k.drained = make(chan struct{}, 1), make(chan struct{}, 1)
 	k.ready, k.over = make(chan struct{}), make(chan struct{})
+	k.pace = newPace()
 	if !c.s.run(k.send, k.receive) {
 		return c.s.ending()
 	}
@@ -263,11 +267,19 @@ func (k *carrier) take(nonce *[nonceLen]byte, rec []byte) error {
 	c.mu.Lock()
 	opening := c.opening
 	alone := c.alone()
-	inOrder := seq >= k.heard && (!alone || seq == k.heard)
-	trailing := c.in.last > 0 && (seq >= c.in.last || k.heard == c.in.last)
+	inOrder := !alone || seq == k.heard
+	trailing := c.in.last > 0 && (seq >= c.in.last || alone && k.heard == c.in.last)
 	done := c.in.stopped || c.dead.Load() != nil
 	if !trailing {
-		k.heard = seq + 1
+		k.heard = max(k.heard, seq+1)
+	}
+	k.came += uint64(len(rec))
+	c.in.fresh = !alone
+	if !c.in.here(seq) {
+		c.s.arrived.Add(int64(len(rec)))
+		if k.link != nil {
+			k.link.bytesIn.Add(int64(len(rec)))
+		}
 	}
 	c.mu.Unlock()
 	switch {
@@ -292,7 +304,7 @@ func (k *carrier) take(nonce *[nonceLen]byte, rec []byte) error {
 }
 
 // alone reports whether the stream has had no other carrier than one, so that
-// no record may be missing on it. Needs mu.
+// its records come in order and once. Needs mu.
 func (c *Conn) alone() bool {
 	if c.opener {
 		return c.opened == 1
@@ -307,6 +319,7 @@ func (c *Conn) deliver(ch chunk) error {
 	in := &c.in
 	if in.stopped || c.dead.Load() != nil || in.here(ch.seq) {
 		c.s.pool.done(&ch)
+		c.oweAck(0)
 		return nil
 	}
 	c.futile = 0
@@ -374,7 +387,7 @@ func (c *Conn) lose(k *carrier, err error) {
 		c.mu.Unlock()
 		return
 	}
-	if k.number > 0 || c.lastLoss == nil || !errors.Is(err, ErrTruncated) {
+	if err != errReplaced && (k.number > 0 || c.lastLoss == nil || !errors.Is(err, ErrTruncated)) {
 		c.lastLoss = err
 	}
 	c.abandon(k)
@@ -403,21 +416,22 @@ func (c *Conn) detach(k *carrier) {
 // Needs mu.
 func (c *Conn) drop(k *carrier) {
 	k.lost = true
-	c.losses++
 	close(k.over)
-	for i, o := range c.carriers {
-		if o == k {
-			c.carriers = append(c.carriers[:i:i], c.carriers[i+1:]...)
-		}
-	}
+	c.carriers = slices.DeleteFunc(slices.Clone(c.carriers), func(o *carrier) bool { return o == k })
 	c.wakeCarriers()
 	if c.dead.Load() != nil || c.complete() {
 		return
 	}
+	if c.opener && len(c.carriers) > 0 { // else the next one says so
+		c.s.sayLost(c.name.id, k.number)
+	}
+	if c.served() {
+		return
+	}
 	pause := ackLate // in order: only an acknowledgment is missing
 	if !k.sentFIN || !k.seenFIN {
-		if k.link == nil || k.link.reason() == nil {
-			c.futile++
+		if len(c.carriers) == 0 && (k.link == nil || k.link.reason() == nil) {
+			c.futile++ // once for all that a path had
 		}
 		pause = c.patience()
 	}

@@ -198,7 +198,11 @@ func (s *Session) isWelcome() bool {
 
 // handle handles the agent's frames.
 func (s *Session) handle(l *Link, f Frame) error {
-	if f.Type != frameWelcome {
+	switch f.Type {
+	case frameWelcome:
+	case frameFull:
+		return s.heardFull(f.Payload)
+	default:
 		return unknown(f)
 	}
 	select {

@@ -55,10 +55,15 @@ type Conn struct {
 	gap      *time.Timer // runs while record gapAt is missing
 	gapAt    uint64
 	lastLoss error // why the latest carrier was lost
-	losses   int   // of carriers
 	futile   int   // carriers in a row that brought nothing
 	mending  bool  // the opener is looking for a carrier
 	finished bool  // nothing of the stream is left to be done
+
+	// At the opener, while a stream may need several carriers:
+	pressed   time.Time // when its log was found full, here or at the acceptor
+	laid      uint64    // the session's layout that its carriers follow
+	spreading bool      // spread runs
+	saidFull  time.Time // at the acceptor: when the opener was told that the log is full
 }
 
 // newConn makes a stream without carriers. mine is this side's half, theirs the
@@ -261,6 +266,7 @@ func (c *Conn) writeBlock(p []byte, end bool) (int, error) {
 		if room {
 			break
 		}
+		c.full()
 		select {
 		case <-c.writable:
 		case <-c.gone:

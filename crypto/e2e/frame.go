@@ -33,6 +33,8 @@ const (
 	frameAck     = 0x05 // either; see ack
 	frameCancel  = 0x06 // either; stream id u64 | code u16: the stream is over, both halves
 	frameJoin    = 0x07 // device to agent, first on a further link; see join
+	frameFull    = 0x08 // agent to device; stream id u64: its log is full, the writer waits
+	frameLost    = 0x09 // device to agent; stream id u64 | number u32: that carrier is gone
 )
 
 const maxReason = 256 // bytes of a GOAWAY's reason

@@ -239,6 +239,7 @@ func FuzzAck(f *testing.F) {
 	all := ack{id: 4, next: stopped}
 	f.Add(one.append(nil))
 	f.Add(all.append(one.append(nil)))
+	f.Add(ack{id: 5, next: 9, came: []arrived{{1, 2}, {3, 4}}}.append(nil))
 	f.Add(all.append(nil)[:ackLen-1])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -46,6 +46,7 @@ type inbox struct {
 	unsaid  int    // bytes read since then
 	dirty   bool   // an acknowledgment is due
 	urgent  bool   // at once
+	fresh   bool   // bytes have come over one of several carriers, and the writer was not told
 }
 
 // wanted is the number of the first record that was not read as a whole, or

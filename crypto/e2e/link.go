@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -24,15 +25,16 @@ const controlQueue = 1024
 // It has two goroutines, one that reads and one that writes.
 type Link struct {
 	// Set at construction.
-	s       *session
-	st      Stream // carries tls
-	tls     *tls.Conn
-	binding []byte
-	open    func(ctx context.Context) (Stream, error) // another stream of the relay connection; nil at the agent
-	more    chan struct{}                             // wakes write; one place, because there is one writer
-	done    chan struct{}                             // closed by end
-	heard   chan struct{}                             // closed when nothing is read any more
-	taken   chan struct{}                             // closed when the agent's WELCOME has come, at the device
+	s                 *session
+	st                Stream // carries tls
+	tls               *tls.Conn
+	binding           []byte
+	open              func(ctx context.Context) (Stream, error) // another stream of the relay connection; nil at the agent
+	more              chan struct{}                             // wakes write; one place, because there is one writer
+	done              chan struct{}                             // closed by end
+	heard             chan struct{}                             // closed when nothing is read any more
+	taken             chan struct{}                             // closed when the agent's WELCOME has come, at the device
+	bytesIn, bytesOut atomic.Int64                              // see Traffic
 
 	mu       sync.Mutex
 	err      error         // why it ended
@@ -211,6 +213,7 @@ func (l *Link) read(patience time.Duration, handle func(Frame) error) error {
 		if err != nil {
 			return fmt.Errorf("the session's control stream broke off: %w", err)
 		}
+		l.s.hear(l)
 		switch f.Type {
 		case framePing:
 			if len(f.Payload) == 8 {

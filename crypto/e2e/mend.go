@@ -19,6 +19,7 @@ const (
 
 var (
 	errLinkLost = errors.New("the connection to the relay is gone")
+	errReplaced = errors.New("another carrier has taken its place")
 	errNoAnswer = errors.New("the server did not take up a stream again within 10 s")
 )
 
@@ -33,8 +34,8 @@ func (c *Conn) mend(pause time.Duration) {
 		if l == nil {
 			return
 		}
-		losses, err := c.carry(l)
-		if c.mended(l, losses, err) {
+		_ = c.carry(l) // kept as the stream's lastLoss
+		if c.mended(l) {
 			return
 		}
 		c.mu.Lock()
@@ -55,7 +56,7 @@ func (c *Conn) pause(d time.Duration) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dead.Load() == nil && c.complete() {
+	if c.dead.Load() == nil && c.served() {
 		c.mending = false
 		return false
 	}
@@ -71,15 +72,14 @@ func (c *Conn) patience() time.Duration {
 }
 
 // mended reports whether mend has nothing left to do, after an attempt on l.
-// losses were there when its carrier began.
-func (c *Conn) mended(l *Link, losses int, err error) bool {
+func (c *Conn) mended(l *Link) bool {
 	defer c.retire()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
 	case c.dead.Load() != nil:
 		return true
-	case err == nil && c.losses == losses || c.complete():
+	case c.served():
 		c.mending = false
 		return true
 	case c.futile >= maxFutile && len(c.carriers) == 0 && l.reason() == nil:
@@ -89,12 +89,35 @@ func (c *Conn) mended(l *Link, losses int, err error) bool {
 	return false
 }
 
+// served reports whether each half is delivered or has a carrier that stands and
+// that its writer has not ended. Needs mu.
+func (c *Conn) served() bool {
+	out, in := c.out.done(), c.in.stopped || c.in.ended()
+	for _, k := range c.carriers {
+		if k.stands() {
+			out = out || !k.sentFIN
+			in = in || !k.seenFIN
+		}
+	}
+	return out && in
+}
+
+// stands reports whether the other endpoint has taken the carrier, or has taken
+// none of the stream yet.
+func (k *carrier) stands() bool {
+	select {
+	case <-k.ready:
+		return true
+	default:
+		return k.number == 0 || !k.c.opener
+	}
+}
+
 // complete reports whether both halves are delivered. Needs mu.
 func (c *Conn) complete() bool { return c.out.done() && (c.in.stopped || c.in.ended()) }
 
-// carry opens a further carrier over l and returns when it stands, and how
-// many carriers had been lost before it.
-func (c *Conn) carry(l *Link) (losses int, err error) {
+// carry opens a further carrier over l and returns when it stands.
+func (c *Conn) carry(l *Link) error {
 	ctx, cancel := context.WithTimeout(c.s.ctx, handshakeTimeout)
 	defer cancel()
 	st, err := l.open(ctx)
@@ -105,25 +128,23 @@ func (c *Conn) carry(l *Link) (losses int, err error) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.lastLoss = err
-		c.futile++
-		return c.losses, err
+		return err
 	}
 	c.mu.Lock()
-	losses = c.losses
 	k, err := c.further(l, st)
 	c.mu.Unlock()
 	if err != nil {
 		st.Reset(wire.CodeCancelled)
-		return losses, err
+		return err
 	}
 	select {
 	case <-k.ready:
-		return losses, nil
+		return nil
 	case <-k.over:
-		return losses, errLinkLost
+		return errLinkLost
 	case <-ctx.Done():
 		c.lose(k, errNoAnswer)
-		return losses, errNoAnswer
+		return errNoAnswer
 	}
 }
 

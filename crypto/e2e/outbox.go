@@ -120,22 +120,26 @@ func (c *Conn) unhold(n int) {
 }
 
 // take returns the next block for a carrier, or nil. fin says that nothing more
-// will come. Records on one carrier are in order, but not without gaps. Needs mu.
+// will come. Needs mu.
 func (c *Conn) take(k *carrier) (b *block, fin bool) {
 	o := &c.out
 	if o.acked == stopped {
 		return nil, true
 	}
-	for i := o.todo; i < o.blocks.len(); i++ {
-		b := o.blocks.all()[i]
-		if b.by != nil || b.first < k.sent {
-			continue
+	for o.todo < o.blocks.len() && o.blocks.all()[o.todo].by != nil {
+		o.todo++
+	}
+	if o.todo < o.blocks.len() {
+		b := o.blocks.all()[o.todo]
+		if len(c.carriers) > 1 && !k.pace.room(len(b.data)) {
+			return nil, false
 		}
 		b.by = k
 		b.writers++
-		k.sent = b.end
-		for o.todo < o.blocks.len() && o.blocks.all()[o.todo].by != nil {
-			o.todo++
+		o.todo++
+		k.pace.send(len(b.data))
+		if k.link != nil {
+			k.link.bytesOut.Add(int64(len(b.data)))
 		}
 		return b, false
 	}

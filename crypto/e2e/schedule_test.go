@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -116,6 +117,29 @@ func (x *chaos) intN(n int) int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.rng.IntN(n)
+}
+
+// spread has all streams carried over some of the session's links, as if their
+// logs were full.
+func (x *chaos) spread(s *Session) {
+	s.session.mu.Lock()
+	links := slices.Clone(s.links)
+	s.session.mu.Unlock()
+	links = slices.DeleteFunc(links, func(*Link) bool { return x.intN(4) == 0 })
+	for range x.intN(3) { // over some more than once
+		if len(links) > 0 {
+			links = append(links, links[x.intN(len(links))])
+		}
+	}
+	s.Spread(links)
+	for _, c := range s.open() {
+		c.mu.Lock()
+		c.press(time.Now())
+		c.mu.Unlock()
+	}
+	if len(links) > 0 && x.intN(3) == 0 {
+		s.Prefer(links[0])
+	}
 }
 
 func runSchedule(t *testing.T, seed uint64) uint64 {
@@ -231,16 +255,21 @@ func runSchedule(t *testing.T, seed uint64) uint64 {
 			x.over = stop
 			x.mu.Unlock()
 			if !stop && x.intN(6) == 0 {
-				w.drop(attachment)
+				w.drop(attachment - uint64(x.intN(int(min(attachment, 3)))))
 				x.mu.Lock()
 				x.cuts++
 				x.mu.Unlock()
 			} else if stop {
-				for _, e := range w.hopsOf(attachment) { // no cut is left that waits
-					for _, l := range []*lane{e.in, e.out} {
-						l.set(func() { l.cut = nil })
+				for a := range attachment {
+					for _, e := range w.hopsOf(a + 1) { // no cut is left that waits
+						for _, l := range []*lane{e.in, e.out} {
+							l.set(func() { l.cut = nil })
+						}
 					}
 				}
+			}
+			if seed%2 == 1 && x.intN(3) == 0 {
+				x.spread(s)
 			}
 			if newest(s) == nil || !stop && x.intN(10) == 0 {
 				if x.intN(2) == 0 || newest(s) == nil && w.isGone(attachment) {

@@ -27,7 +27,7 @@ const (
 )
 
 // pairingTimeout bounds a pairing conversation, in which people may have to
-// compare digits.
+// compare words.
 const pairingTimeout = 5 * time.Minute
 
 // ServerConfig is an agent's side of its sessions.

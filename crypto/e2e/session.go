@@ -38,6 +38,7 @@ type session struct {
 	id         [sessionIDLen]byte
 	self, peer Pin
 	since      time.Time
+	proof      Proof
 	log        *slog.Logger
 	pool       *bufferPool
 	stranger   func(id uint64) *Conn // what a CANCEL for an unknown stream means; nil at the device
@@ -45,6 +46,7 @@ type session struct {
 	idle     atomic.Int64    // Welcome.Idle, ns
 	bytesIn  atomic.Int64    // content of sealed streams
 	bytesOut atomic.Int64    //
+	arrived  atomic.Int64    // bytes of records that had not come before
 	logged   atomic.Int64    // what all outboxes hold
 	unread   atomic.Int64    // what all inboxes hold beyond a gap or readAhead
 	told     atomic.Bool     // the other endpoint has heard the goodbye
@@ -55,20 +57,24 @@ type session struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
-	mu       sync.Mutex
-	err      error     // why it ended
-	goodbye  *Frame    // what links say at the end; nil: nothing. Constant once err is set
-	code     wire.Code // of the resets at the end. Constant once err is set
-	conns    map[uint64]*Conn
-	links    []*Link       // the newest last
-	linked   chan struct{} // closed and replaced when a link is added
-	unlinked chan struct{} // closed and replaced when a link is taken away
-	bare     time.Time     // since when there is no link
-	joins    int           // links so far
-	dirty    map[*Conn]struct{}
-	ackAt    time.Time // when those are due
-	late     int       // streams that are over and whose first carrier never came
-	tampered int
+	mu        sync.Mutex
+	err       error     // why it ended
+	goodbye   *Frame    // what links say at the end; nil: nothing. Constant once err is set
+	code      wire.Code // of the resets at the end. Constant once err is set
+	conns     map[uint64]*Conn
+	links     []*Link       // the newest last
+	wide      []*Link       // what large streams are carried over, at the device
+	layout    uint64        // counts the changes of wide
+	preferred *Link         // the device's choice; at the agent that of the latest frame; nil: the newest
+	pressed   time.Time     // when a stream could last have been faster, at the device
+	linked    chan struct{} // closed and replaced when a link is added
+	unlinked  chan struct{} // closed and replaced when a link is taken away
+	bare      time.Time     // since when there is no link
+	joins     int           // links so far
+	dirty     map[*Conn]struct{}
+	ackAt     time.Time // when those are due
+	late      int       // streams that are over and whose first carrier never came
+	tampered  int
 }
 
 // newSession makes a session of a complete handshake that both sides of this
@@ -78,7 +84,17 @@ func newSession(cs tls.ConnectionState, server, device Pin, pool *bufferPool, lo
 	if err != nil {
 		return nil, err
 	}
-	return makeSession(suiteOf(cs.CipherSuite), secret, pool, log)
+	proof, err := prove(secret, cs, server, device)
+	if err != nil {
+		return nil, err
+	}
+	s, err := makeSession(suiteOf(cs.CipherSuite), secret, pool, log)
+	if err != nil {
+		return nil, err
+	}
+	s.proof = proof
+	s.proof.Since = s.since
+	return s, nil
 }
 
 func makeSession(su *suite, secret []byte, pool *bufferPool, log *slog.Logger) (*session, error) {
@@ -107,6 +123,9 @@ func (s *session) link(l *Link) error {
 	}
 	s.links = append(s.links, l)
 	s.joins++
+	if s.stranger != nil {
+		s.preferred = l
+	}
 	close(s.linked)
 	s.linked = make(chan struct{})
 	s.mu.Unlock()
@@ -156,11 +175,14 @@ func (s *session) parted(timeout <-chan struct{}) {
 	}
 }
 
-// current returns the newest link, or nil and what is closed when there may be
-// one.
+// current returns the link that is preferred if it works, or else the newest
+// that does, or nil and what is closed when there may be one.
 func (s *session) current() (*Link, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if l := s.preferred; l != nil && slices.Contains(s.links, l) && l.reason() == nil {
+		return l, nil
+	}
 	for _, l := range slices.Backward(s.links) {
 		select {
 		case <-l.done:
@@ -169,6 +191,17 @@ func (s *session) current() (*Link, <-chan struct{}) {
 		}
 	}
 	return nil, s.linked
+}
+
+// hear notes at the agent over which link the device speaks: one that is dead
+// may look alive for a while.
+func (s *session) hear(l *Link) {
+	if s.stranger == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.preferred = l
 }
 
 func (s *session) isLinked() bool {

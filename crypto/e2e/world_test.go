@@ -31,6 +31,7 @@ type world struct {
 	// are the same hop.
 	relay func(n int, device, agent Stream)
 	hops  int
+	room  int // bytes that a hop holds; 64 KiB at least
 	wg    sync.WaitGroup
 	// prepare sees each hop before it is used; nil: nobody does.
 	prepare func(n int, attachment uint64, device, agent *pipeEnd)
@@ -128,13 +129,13 @@ var errGone = errors.New("the attachment is gone")
 
 func (w *world) dial(attachment uint64) (Stream, error) {
 	w.mu.Lock()
-	n, relay, prepare := w.hops, w.relay, w.prepare
+	n, relay, prepare, room := w.hops, w.relay, w.prepare, max(w.room, 64<<10)
 	w.hops++
 	if w.gone[attachment] {
 		w.mu.Unlock()
 		return nil, errGone
 	}
-	d, r := newPipe(64 << 10)
+	d, r := newPipe(room)
 	if w.ends == nil {
 		w.ends = make(map[uint64][]*pipeEnd)
 	}
@@ -147,7 +148,7 @@ func (w *world) dial(attachment uint64) (Stream, error) {
 		w.server.Handle(attachment, r)
 		return d, nil
 	}
-	r2, a := newPipe(64 << 10)
+	r2, a := newPipe(room)
 	w.server.Handle(attachment, a)
 	w.wg.Go(func() { relay(n, r, r2) })
 	return d, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"slices"
@@ -30,6 +31,10 @@ type DialerConfig struct {
 	// UDP socket of its own, and TCP where UDP is blocked; the Dialer then also
 	// follows the machine from network to network.
 	Socket net.PacketConn
+	// Carriers is over how many relay connections one stream is spread at
+	// most, where that makes it faster: 1 to 8, and 1 also rules out that TCP
+	// takes the place of QUIC where it is faster. 0: 8.
+	Carriers int
 }
 
 // dialWait is how long DialContext waits for a connection to come back, over
@@ -44,11 +49,12 @@ const believe = 3
 // the first use and remade by itself, until it is closed. Its methods may be
 // called concurrently.
 type Dialer struct {
-	id     *e2e.Identity
-	server pair.Server
-	log    *slog.Logger
-	dialer *transport.Dialer
-	watch  *netwatch.Watcher // nil if the socket is not the machine's
+	id       *e2e.Identity
+	server   pair.Server
+	log      *slog.Logger
+	dialer   *transport.Dialer
+	watch    *netwatch.Watcher // nil if the socket is not the machine's
+	carriers int
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -64,8 +70,10 @@ type Dialer struct {
 	session *e2e.Session // nil while there is none
 	path    *path        // nil while there is none
 	where   *whereabouts
-	refused int   // hopeless failures in a row
-	failure error // why the latest attempt failed or the latest path ended; nil while there is a path
+	refused int     // hopeless failures in a row
+	failure error   // why the latest attempt failed or the latest path ended; nil while there is a path
+	further []*path // of the session, beside path
+	whyTCP  string  // if it was chosen
 }
 
 // NewDialer returns a Dialer that connects when it is first used. The caller
@@ -78,7 +86,10 @@ func NewDialer(cfg DialerConfig) (*Dialer, error) {
 	if len(cfg.Server.Relays) == 0 {
 		return nil, errors.New("the server has no relay to be reached through: pair with it again")
 	}
-	d := &Dialer{id: id, server: cfg.Server, log: cfg.Log, state: stateConnecting, since: time.Now()}
+	if cfg.Carriers < 0 || cfg.Carriers > MaxCarriers {
+		return nil, fmt.Errorf("a stream is spread over 1 to %d relay connections, not %d", MaxCarriers, cfg.Carriers)
+	}
+	d := &Dialer{id: id, server: cfg.Server, log: cfg.Log, carriers: cfg.Carriers, state: stateConnecting, since: time.Now()}
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
@@ -135,17 +146,27 @@ var errNoPath = errors.New("no connection to the server")
 // Connect waits until the server has admitted this device, or says why not.
 // It waits as long as ctx lets it, unless the server or the relay refuses.
 func (d *Dialer) Connect(ctx context.Context) error {
+	_, err := d.admitted(ctx)
+	return err
+}
+
+// admitted returns a session that the server has let in, and waits as Connect
+// does.
+func (d *Dialer) admitted(ctx context.Context) (*e2e.Session, error) {
 	for {
 		session, err := d.await(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		_, err = session.Welcome(ctx)
-		if err == nil || ctx.Err() != nil {
-			return err
+		if err == nil {
+			return session, nil
+		}
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		if err := d.leave(ctx, session); err != nil {
-			return err
+			return nil, err
 		}
 	}
 }
@@ -211,6 +232,20 @@ func (d *Dialer) set(state string, session *e2e.Session, p *path, failure error)
 		d.refused = 0
 	}
 	d.moved.broadcast()
+}
+
+// spread notes over which further paths large streams go.
+func (d *Dialer) spread(further []*path) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.further = further
+}
+
+// explainTCP notes why streams go over TCP, if it was chosen.
+func (d *Dialer) explainTCP(why string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.whyTCP = why
 }
 
 // whereabouts is where the agent can be reached, as far as is known.

@@ -40,6 +40,8 @@ type holder struct {
 	session *e2e.Session
 	path    *path     // nil while there is none
 	since   time.Time // when path was taken
+	chosen  bool      // path is over TCP because that is faster
+	wide    *spreader
 	retry   backoff
 	avoid   map[string]time.Time // relays, by placeOf, that said they are going away, until when
 }
@@ -49,6 +51,8 @@ type holder struct {
 func (d *Dialer) hold(session *e2e.Session, p *path) (admitted bool, err error) {
 	h := &holder{d: d, session: session, path: p, since: time.Now(), avoid: make(map[string]time.Time),
 		retry: backoff{first: firstPause, most: longestPause}}
+	h.wide = newSpreader(h, d.carriers)
+	session.Prefer(p.link)
 	defer h.end()
 	if err := h.welcome(); err != nil {
 		return false, err
@@ -79,7 +83,11 @@ func (h *holder) keep() error {
 			d.log.Debug("looking whether the path still works", "reason", e.String())
 			trouble = h.networkChanged()
 		case <-look.C:
-			trouble = h.path.hop.Silent() >= silentFor && !h.path.works(d.ctx)
+			if trouble = h.path.hop.Silent() >= silentFor && !h.path.works(d.ctx); !trouble {
+				h.wide.look(time.Now())
+			}
+		case paths := <-h.wide.made():
+			h.wide.try(paths, time.Now())
 		case <-back.C:
 			h.takeBack()
 		}
@@ -97,6 +105,7 @@ func placeOf(r wire.Relay) string { return r.Addr + " " + r.IP.String() }
 // end ends the session and its path.
 func (h *holder) end() {
 	h.session.Close(wire.CodeCancelled, "the device has closed the session")
+	h.wide.end()
 	if h.path != nil {
 		h.path.close()
 	}
@@ -129,6 +138,7 @@ func (h *holder) leaving() bool {
 func (h *holder) networkChanged() bool {
 	d := h.d
 	d.dialer.NetworkChanged()
+	h.wide.reset() // further connections stay on the old network
 	ctx, cancel := context.WithTimeout(d.ctx, probeLeast)
 	err := h.path.hop.Migrate(ctx)
 	cancel()
@@ -138,13 +148,14 @@ func (h *holder) networkChanged() bool {
 	if !h.path.works(d.ctx) {
 		return true
 	}
+	h.chosen = false
 	h.takeBack()
 	return false
 }
 
 // takeBack goes back to QUIC from TCP if that works again.
 func (h *holder) takeBack() {
-	if h.path.hop.Protocol() != protocolTCP {
+	if h.path.hop.Protocol() != protocolTCP || h.chosen {
 		return
 	}
 	ctx, cancel := context.WithTimeout(h.d.ctx, returnWithin) // nothing looks after the path meanwhile
@@ -160,11 +171,20 @@ func (h *holder) takeBack() {
 // take makes p the path and gives the old one up.
 func (h *holder) take(p *path) {
 	old := h.path
-	h.path, h.since = p, time.Now()
-	h.d.set(stateReachable, h.session, p, nil)
+	h.prefer(p, "")
+	h.chosen = false
+	h.wide.reset()
 	if old != nil {
 		old.close()
 	}
+}
+
+// prefer makes p the path. why says why it is one over TCP.
+func (h *holder) prefer(p *path, why string) {
+	h.path, h.since, h.chosen = p, time.Now(), why != ""
+	h.session.Prefer(p.link)
+	h.d.set(stateReachable, h.session, p, nil)
+	h.d.explainTCP(why)
 }
 
 // move finds another path. The old one is kept until there is one, unless the

@@ -21,9 +21,9 @@ type PairConfig struct {
 	Identity crypto.Signer // the device's key. Required
 	Invite   pair.Invite   // required
 	Name     string        // what the device calls itself, where the invite gives no name
-	// Digits is called with the six digits that both sides must see, if the
+	// Words is called with the six words that both sides must see, if the
 	// owner has to approve. It may be nil.
-	Digits func(digits string)
+	Words func(words string)
 	// Log takes what the user should know. Nil logs nothing.
 	Log *slog.Logger
 	// Socket carries the connection to the relay. Pair owns it. Nil: a UDP
@@ -53,12 +53,12 @@ func Pair(ctx context.Context, cfg PairConfig) (pair.Server, error) {
 		}
 		defer attachment.Close(wire.CodeNone, "")
 		defer conn.Close()
-		if cfg.Invite.Approve && cfg.Digits != nil {
-			digits, err := pair.Digits(conn.Binding())
+		if cfg.Invite.Approve && cfg.Words != nil {
+			words, err := pair.Words(conn.Binding())
 			if err != nil {
 				return pair.Server{}, err
 			}
-			cfg.Digits(digits)
+			cfg.Words(words)
 		}
 		// An answer of the server counts, whatever it is.
 		return pair.Request(ctx, conn, cfg.Invite, cfg.Name)

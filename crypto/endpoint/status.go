@@ -5,7 +5,6 @@ import (
 	"net"
 	"time"
 
-	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -43,10 +42,7 @@ type AgentStatus struct {
 func (a *Agent) Status() AgentStatus {
 	s := AgentStatus{Sessions: []SessionStatus{}}
 	s.Relays = a.roster.status()
-	names := make(map[e2e.Pin]string)
-	for _, d := range a.home.Devices() {
-		names[d.Pin] = d.Name
-	}
+	names := a.names()
 	for _, i := range a.server.Sessions() {
 		s.Sessions = append(s.Sessions, SessionStatus{
 			Device: names[i.Device], Since: i.Since, Streams: i.Streams, BytesIn: i.BytesIn, BytesOut: i.BytesOut,
@@ -129,6 +125,17 @@ func (a *Agent) Ready(ctx context.Context) error {
 type DialerStatus struct {
 	Server string `json:"server"`
 	RelayStatus
+	// Carriers are the connections to the relay: one, and as many beside it as
+	// make large streams faster.
+	Carriers []CarrierStatus `json:"carriers,omitempty"`
+}
+
+// CarrierStatus is what a relay connection of a device brings.
+type CarrierStatus struct {
+	Protocol string        `json:"protocol"` // "QUIC" or "TCP"
+	RTT      time.Duration `json:"rtt_ns"`   // round trip to the relay
+	BytesIn  int64         `json:"bytes_in"` // of sealed records, since it was made
+	BytesOut int64         `json:"bytes_out"`
 }
 
 // Status returns a snapshot.
@@ -142,7 +149,16 @@ func (d *Dialer) Status() DialerStatus {
 			s.Address = ip.String()
 		}
 		if s.Protocol == protocolTCP {
-			s.Error = "UDP does not get through to the relay here, so streams go over TCP; QUIC is tried again every three minutes"
+			if s.Error = d.whyTCP; s.Error == "" {
+				s.Error = "UDP does not get through to the relay here, so streams go over TCP; QUIC is tried again every three minutes"
+			}
+		}
+		for _, p := range append([]*path{d.path}, d.further...) {
+			c := CarrierStatus{Protocol: p.hop.Protocol(), RTT: p.attachment.RTT()}
+			if p.link != nil {
+				c.BytesIn, c.BytesOut = p.link.Traffic()
+			}
+			s.Carriers = append(s.Carriers, c)
 		}
 	}
 	if d.failure != nil {

@@ -127,7 +127,7 @@ func TestStormElsewhere(t *testing.T) {
 			return all, sum
 		}
 		each, sum := counts()
-		if sum != 2*agents || slices.Min(each) < agents/2 {
+		if sum != 2*agents || slices.Min(each) < agents/4 { // 5 standard deviations
 			t.Errorf("%d agents are registered as %v, want two relays each, evenly", agents, each)
 		}
 		start := time.Now()

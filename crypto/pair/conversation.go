@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/hkdf"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -17,7 +16,7 @@ import (
 const (
 	// answerTime is for everything that machines do.
 	answerTime = 10 * time.Second
-	// approveTime is for the owner to look at six digits.
+	// approveTime is for the owner to look at six words.
 	approveTime = 2 * time.Minute
 )
 
@@ -47,29 +46,28 @@ func refusalOf(err error) refusal {
 	return refusedInternal
 }
 
-// Approver asks the owner whether the device that shows these six digits may
+// Approver asks the owner whether the device that shows these six words may
 // pair under this name. It must return when ctx ends, which is after two
 // minutes, or earlier if the device leaves.
-type Approver func(ctx context.Context, name, digits string) bool
+type Approver func(ctx context.Context, name, words string) bool
 
-// Digits returns the six digits that both sides show before the owner
-// approves. Binding is keying material exported from the TLS connection, at
-// least 32 bytes: HKDF-SHA256(binding, info "blindrelay-pair/1 digits", 8)
-// modulo 1,000,000.
-func Digits(binding []byte) (string, error) {
+// Words returns the six words that both sides show before the owner approves:
+// see [e2e.Words]. Binding is keying material exported from the TLS connection,
+// at least 32 bytes: HKDF-SHA256(binding, info "blindrelay-pair/1 words", 9).
+func Words(binding []byte) (string, error) {
 	if len(binding) < 32 {
 		return "", fmt.Errorf("%d bytes of keying material, at least 32", len(binding))
 	}
-	b, err := hkdf.Key(sha256.New, binding, nil, "blindrelay-pair/1 digits", 8)
+	b, err := hkdf.Key(sha256.New, binding, nil, "blindrelay-pair/1 words", e2e.WordsLen)
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%06d", binary.BigEndian.Uint64(b)%1_000_000), nil
+	return e2e.Words([e2e.WordsLen]byte(b)), nil
 }
 
 // Serve is the agent's side of one pairing conversation. Conn is the
 // authenticated TLS connection, device is the pin that it verified, binding is
-// keying material exported from it (see [Digits]). It takes at most 10 s to
+// keying material exported from it (see [Words]). It takes at most 10 s to
 // hear the request and 10 s to answer, and two minutes between if the invite
 // demands approval; approve may be nil, then such invites are refused. If the
 // device that Serve returns has a name, it is on the list and the invite is
@@ -78,7 +76,7 @@ func Digits(binding []byte) (string, error) {
 // read is not answered.
 func (h *Home) Serve(ctx context.Context, conn net.Conn, device e2e.Pin, binding []byte, approve Approver) (Device, error) {
 	defer closeOnDone(ctx, conn)()
-	digits, err := Digits(binding)
+	words, err := Words(binding)
 	if err != nil {
 		return Device{}, err
 	}
@@ -90,7 +88,7 @@ func (h *Home) Serve(ctx context.Context, conn net.Conn, device e2e.Pin, binding
 	if err != nil {
 		return Device{}, err
 	}
-	dev, err := h.decide(ctx, conn, device, req, digits, approve)
+	dev, err := h.decide(ctx, conn, device, req, words, approve)
 	answer := e2e.Frame{Type: framePairOK}
 	if err == nil {
 		answer.Payload = h.grant(dev).encode()
@@ -104,7 +102,7 @@ func (h *Home) Serve(ctx context.Context, conn net.Conn, device e2e.Pin, binding
 	return dev, err
 }
 
-func (h *Home) decide(ctx context.Context, conn net.Conn, device e2e.Pin, req pairRequest, digits string, approve Approver) (Device, error) {
+func (h *Home) decide(ctx context.Context, conn net.Conn, device e2e.Pin, req pairRequest, words string, approve Approver) (Device, error) {
 	secret := secretHash(req.secret)
 	inv, err := h.reserve(secret, approve != nil)
 	if err != nil {
@@ -116,7 +114,7 @@ func (h *Home) decide(ctx context.Context, conn net.Conn, device e2e.Pin, req pa
 	}
 	if inv.Approve {
 		defer h.release(secret)
-		if err := ask(ctx, conn, approve, name, digits); err != nil {
+		if err := ask(ctx, conn, approve, name, words); err != nil {
 			if refusalOf(err) == refusedByOwner {
 				err = errors.Join(err, h.withdraw(secret))
 			}
@@ -128,7 +126,7 @@ func (h *Home) decide(ctx context.Context, conn net.Conn, device e2e.Pin, req pa
 
 // ask lets the owner decide and stops asking if the device leaves. The
 // goroutine it starts has ended when it returns.
-func ask(ctx context.Context, conn net.Conn, approve Approver, name, digits string) error {
+func ask(ctx context.Context, conn net.Conn, approve Approver, name, words string) error {
 	asking, cancel := context.WithTimeout(ctx, approveTime)
 	defer cancel()
 	conn.SetDeadline(time.Now().Add(approveTime + answerTime))
@@ -138,7 +136,7 @@ func ask(ctx context.Context, conn net.Conn, approve Approver, name, digits stri
 		conn.Read(make([]byte, 1)) // a device that waits says nothing: it returns when the device leaves
 		cancel()
 	}()
-	yes := approve(asking, name, digits)
+	yes := approve(asking, name, words)
 	early := asking.Err()
 	conn.SetReadDeadline(time.Unix(1, 0))
 	<-ended
@@ -222,7 +220,7 @@ func (h *Home) grant(d Device) grant {
 // authenticated TLS connection whose server pin is the invite's, and returns
 // the server to store with [Away.Add]. Name is what the device calls itself,
 // used where the invite gives no name. It takes at most 10 s, or 2 min 20 s
-// where the owner must approve; the caller then shows [Digits] first. If the
+// where the owner must approve; the caller then shows [Words] first. If the
 // connection breaks before the answer arrives, the invite may be used up: a
 // new one then pairs the device under the name that it has already. The caller
 // closes conn.

@@ -199,13 +199,13 @@ func TestDeviceExplainsExpiry(t *testing.T) {
 	})
 }
 
-func TestDigits(t *testing.T) {
-	got, err := Digits(testBinding)
-	if err != nil || got != goldenDigits {
-		t.Errorf("%s, %v, want %s", got, err, goldenDigits)
+func TestWords(t *testing.T) {
+	got, err := Words(testBinding)
+	if err != nil || got != goldenWords {
+		t.Errorf("%s, %v, want %s", got, err, goldenWords)
 	}
-	if _, err := Digits(testBinding[:31]); err == nil {
-		t.Error("short keying material gives digits")
+	if _, err := Words(testBinding[:31]); err == nil {
+		t.Error("short keying material gives words")
 	}
 	h := newHome(t)
 	agent, device := net.Pipe()
@@ -230,22 +230,22 @@ func TestApprove(t *testing.T) {
 		}
 
 		// The owner does not answer.
-		r = converse(t, h, inv, pin, "x", func(ctx context.Context, name, digits string) bool { <-ctx.Done(); return false })
+		r = converse(t, h, inv, pin, "x", func(ctx context.Context, name, words string) bool { <-ctx.Done(); return false })
 		wantErr(t, r.reqErr, "nobody at home approved")
 		if r.took != approveTime || !open() || len(h.reserved) != 0 {
 			t.Errorf("after %v; open %v; reserved %d", r.took, open(), len(h.reserved))
 		}
 
 		// A yes that comes with the end of the time is none.
-		r = converse(t, h, inv, pin, "x", func(ctx context.Context, name, digits string) bool { <-ctx.Done(); return true })
+		r = converse(t, h, inv, pin, "x", func(ctx context.Context, name, words string) bool { <-ctx.Done(); return true })
 		if r.reqErr == nil || r.dev.Name != "" {
 			t.Error("approved after the time")
 		}
 
 		// The owner takes long and says yes; meanwhile the invite is taken.
-		r = converse(t, h, inv, pin, "x", func(ctx context.Context, name, digits string) bool {
-			if name != "tv" || digits != goldenDigits {
-				t.Errorf("the owner is asked about %q with %s", name, digits)
+		r = converse(t, h, inv, pin, "x", func(ctx context.Context, name, words string) bool {
+			if name != "tv" || words != goldenWords {
+				t.Errorf("the owner is asked about %q with %s", name, words)
 			}
 			if raw, _ := rawAnswer(t, h, pairRequest{secret: inv.secret}.encode()); hex.EncodeToString(raw) != "1200020001" {
 				t.Errorf("another device got %x meanwhile", raw)
@@ -262,7 +262,7 @@ func TestApprove(t *testing.T) {
 
 		// The owner says no: the invite is gone.
 		inv = invite(t, h, "radio", true)
-		no := func(ctx context.Context, name, digits string) bool { return false }
+		no := func(ctx context.Context, name, words string) bool { return false }
 		r = converse(t, h, inv, e2e.Pin{2}, "x", no)
 		wantErr(t, r.reqErr, "the owner did not approve")
 		wantErr(t, r.serveErr, "the owner said no")

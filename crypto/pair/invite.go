@@ -55,7 +55,7 @@ type Invite struct {
 	Route   wire.Route   // the server's name on relays
 	Expires time.Time    // whole seconds
 	Relays  []wire.Relay // 1 to 3, in the order to try
-	Approve bool         // the owner must compare six digits and approve
+	Approve bool         // the owner must compare six words and approve
 	secret  [16]byte
 }
 

@@ -47,7 +47,7 @@ func (r refusal) String() string {
 	case refusedLater:
 		return "the server refuses to pair for a minute because too many attempts failed: try again later"
 	case refusedByOwner:
-		return "the owner did not approve: compare the six digits with the owner and ask for a new invite"
+		return "the owner did not approve: compare the six words with the owner and ask for a new invite"
 	case refusedSilence:
 		return "nobody at home approved in time: try the same invite again while the owner is at hand"
 	case refusedInternal:

@@ -39,18 +39,18 @@ func TestPairOverTLS(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer agent.Close()
-		_, err := home.Serve(t.Context(), agent, pin, binding(agent), func(_ context.Context, name, digits string) bool {
-			return name == "tablet" && digits == <-shown
+		_, err := home.Serve(t.Context(), agent, pin, binding(agent), func(_ context.Context, name, words string) bool {
+			return name == "tablet" && words == <-shown
 		})
 		if err != nil {
 			t.Error(err)
 		}
 	})
-	digits, err := Digits(binding(device))
+	words, err := Words(binding(device))
 	if err != nil {
 		t.Error(err)
 	}
-	shown <- digits
+	shown <- words
 	srv, err := Request(t.Context(), device, inv, "tablet")
 	deviceEnd.Close()
 	wg.Wait()

@@ -10,6 +10,7 @@ context=$(mktemp -d)
 trap 'rm -rf "$context"' EXIT
 mkdir -m 0755 "$context/rootfs"
 mkdir -m 0700 "$context/rootfs/state"
-CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags=-buildid= -o "$context/rootfs/blindrelay" ./cmd/blindrelay
+deploy/scripts/build.sh "$context/programs"
+install -m 0755 "$context/programs/blindrelay" "$context/rootfs/"
 buildah build --timestamp 0 \
 	-f deploy/Dockerfile.release -t "$name" "$context"

@@ -11,7 +11,7 @@ import (
 )
 
 // TestApprove lets the owner decide about a device that holds an invite, by six
-// digits that both see.
+// words that both see.
 func TestApprove(t *testing.T) {
 	a := share(t, openRelay(t), startHello(t))
 
@@ -42,13 +42,13 @@ func awaitApproval(t *testing.T, a agent) (d device, owner *process, answer io.W
 	owner = start(t, "owner", cmd)
 	text := strings.TrimSpace(owner.firstLine(t))
 	d = startDevice(t, newState(t), text)
-	digits := regexp.MustCompile(`\b\d{3} \d{3}\b`)
+	words := regexp.MustCompile(`"([a-z]+ ){5}[a-z]+"`)
 	find := func(text string) (string, bool) {
-		found := digits.FindString(text)
+		found := words.FindString(text)
 		return found, found != ""
 	}
-	asked := owner.await(t, owner.stderr, "ask about six digits", find)
-	if shown := d.await(t, d.stderr, "show six digits", find); shown != asked {
+	asked := owner.await(t, owner.stderr, "ask about six words", find)
+	if shown := d.await(t, d.stderr, "show six words", find); shown != asked {
 		t.Fatalf("the device shows %s, the owner is asked about %s", shown, asked)
 	}
 	if out := d.stdout.String(); out != "" {

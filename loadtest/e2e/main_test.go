@@ -7,6 +7,9 @@
 // network namespaces need root on Linux, ip, tc and nft; without them they fail
 // where CI is set in the environment, and are skipped elsewhere.
 //
+// TestCanaries looks for the endpoints' secrets in the relay's memory, on its
+// hops, in its streams, log, pages and files, on Linux. Its file says where.
+//
 //	go test -tags e2e ./loadtest/e2e/...
 //	go test -tags e2e -run 'TestDisturbed|TestRollingRestart' -v ./loadtest/e2e -download 2048
 package e2e
@@ -27,6 +30,10 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	if plan := os.Getenv(crashEnv); plan != "" {
+		fmt.Fprintln(os.Stderr, crashingHome(plan))
+		os.Exit(1)
+	}
 	os.Exit(buildAndRun(m))
 }
 

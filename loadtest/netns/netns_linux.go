@@ -1,5 +1,6 @@
 // Package netns makes networks of Linux network namespaces in which tests run
-// real processes. It needs root, and the programs ip and nft.
+// real processes. It needs root, and the programs ip and nft; emulated lines
+// between namespaces need /dev/net/tun.
 //
 //	home, err := netns.New()
 //	relay, err := netns.New()

@@ -20,9 +20,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func unable(t *testing.T, err error) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
-		t.Fatalf("the machine of a CI run has to bring root, ip and nft: %v", err)
+		t.Fatalf("the machine of a CI run has to bring root, ip, nft and /dev/net/tun: %v", err)
 	}
-	t.Skipf("NOT TESTED: this needs root, ip and nft: %v", err)
+	t.Skipf("NOT TESTED: this needs root, ip, nft and /dev/net/tun: %v", err)
+}
+
+// empty returns a namespace until the test ends.
+func empty(t *testing.T) *Namespace {
+	t.Helper()
+	n, err := New()
+	if err != nil {
+		unable(t, err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
 }
 
 // pair returns two namespaces, 10.0.0.1 and 10.0.0.2, with a cable.
@@ -31,15 +42,7 @@ func pair(t *testing.T) (a, b *Namespace) {
 	if _, err := exec.LookPath("nft"); err != nil {
 		unable(t, err)
 	}
-	made := func() *Namespace {
-		n, err := New()
-		if err != nil {
-			unable(t, err)
-		}
-		t.Cleanup(func() { n.Close() })
-		return n
-	}
-	a, b = made(), made()
+	a, b = empty(t), empty(t)
 	if err := Join(a, "left", b, "right"); err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,7 @@ type world struct {
 	pairSocket   net.PacketConn // of the device, while it pairs
 	cert         tls.Certificate
 	at           wire.Relay
+	carriers     int // as in endpoint.DialerConfig
 }
 
 // newWorld makes a network on which the round trip is device between device
@@ -138,7 +139,7 @@ func (w *world) newDevice(home *pair.Home, agent *endpoint.Agent) *endpoint.Dial
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	d, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Socket: w.deviceSocket})
+	d, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Socket: w.deviceSocket, Carriers: w.carriers})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -10,6 +10,9 @@
 //	err = line.Rebind()                       // a new address, now
 //	err = line.Close()                        // sends what is on its way, waits
 //
+// A Line can also be a cable between two devices of IP packets, below the
+// kernel's TCP and UDP: see [Line.Join], and loadtest/netns for namespaces.
+//
 // # What it promises
 //
 // The fate of a packet is computed when it reaches a link, from the seed, the
@@ -44,18 +47,19 @@
 // A wrapped UDP socket is a plain net.PacketConn: segmentation offload, ECN and
 // path MTU discovery are off, and a sender costs more CPU than on a bare socket.
 //
-// TCP is emulated above the kernel's TCP, where loss cannot be honest. A lost
-// segment arrives one round trip later (200 ms more, doubling, for each loss of
-// its retransmission), and what follows in its connection waits for it. There
-// is no congestion window: no slow start, and no slowing after a loss. So TCP
-// over a lossy link, and the first round trips of any TCP connection, are faster
-// here than they would be: a figure of TCP over a path with loss is an upper
-// bound. A connection never finds the queue full; it holds at most what the link
-// and its queue hold, then Write waits. Acknowledgements take no room on the
-// other link. What is right are rate, delay, queueing, outages and the standstill
-// that a loss causes. A connection that is dialed costs a round
-// trip; one that was wrapped after it was accepted does not. A change of address
-// resets TCP connections at both ends; in the world the far end would wait.
+// TCP of a wrapped connection is emulated above the kernel's TCP, where loss
+// cannot be honest; over a cable it is the kernel's own. A lost segment arrives
+// one round trip later (200 ms more, doubling, for each loss of its
+// retransmission), and what follows in its connection waits for it. There is no
+// congestion window: no slow start, and no slowing after a loss. So TCP over a
+// lossy link, and the first round trips of any TCP connection, are faster here
+// than they would be: a figure of TCP over a path with loss is an upper bound. A
+// connection never finds the queue full; it holds at most what the link and its
+// queue hold, then Write waits. Acknowledgements take no room on the other link.
+// What is right are rate, delay, queueing, outages and the standstill that a loss
+// causes. A connection that is dialed costs a round trip; one that was wrapped
+// after it was accepted does not. A change of address resets TCP connections at
+// both ends; in the world the far end would wait.
 //
 // Time on a link starts when the Line is made: outages, traces and changes of
 // rate run from there, used or not.

@@ -51,14 +51,15 @@ type Config struct {
 // linger bounds how long a closed socket's packets go on being sent.
 const linger = 5 * time.Second
 
-// socket is a wrapped socket.
+// socket is a wrapped socket, or a pair of devices.
 type socket interface {
 	Close() error
 	rebind() error
 }
 
-// Line is a running Path, shared by all sockets that it wraps. It has two
-// goroutines for each of them, and one more if addresses change by themselves.
+// Line is a running Path, shared by all sockets that it wraps and all devices
+// that it joins. It has two goroutines for each socket, four for each pair of
+// devices, and one more if addresses change by themselves.
 // Its methods may be called concurrently.
 type Line struct {
 	// set at construction
@@ -143,13 +144,13 @@ func (l *Line) Rebind() error {
 	return errors.Join(errs...)
 }
 
-// add registers a socket and starts its two goroutines, or fails if the line is
+// add registers a socket and starts two goroutines for it, or fails if the line is
 // closed.
 func (l *Line) add(s socket, send, receive func()) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return fmt.Errorf("netsim: wrap a socket: the line is closed: %w", net.ErrClosed)
+		return fmt.Errorf("netsim: the line is closed: %w", net.ErrClosed)
 	}
 	l.sockets[s] = struct{}{}
 	l.wait.Go(func() {
@@ -231,8 +232,8 @@ func (l *Line) segment(over *link, n int) int64 {
 	return over.segment(l.now(), n+headerTCP)
 }
 
-// Close closes every wrapped socket and waits until what they sent has left, 5 s
-// at most, and all goroutines have ended.
+// Close cuts every cable, closes every wrapped socket and waits until what these
+// sent has left, 5 s at most, and all goroutines have ended.
 func (l *Line) Close() error {
 	l.mu.Lock()
 	if !l.closed {

@@ -39,28 +39,29 @@ func (c *packetConn) socket() net.PacketConn {
 	return c.sock
 }
 
-// pass sends p over a link and, if it survives, into flight. It takes p over.
-func (c *packetConn) pass(f *flight, p *packet) {
-	l := f.link
-	l.mu.Lock()
+// pass sends p, and the headers that it comes without, over a link and, if it
+// survives, into flight. It takes p over.
+func (l *Line) pass(f *flight, p *packet, headers int) {
+	over := f.link
+	over.mu.Lock()
 	v := lost
 	switch {
-	case c.line.block:
-		l.lostCount++
-	case p.n > mtu-headerUDP:
-		l.dropCount++
+	case l.block:
+		over.lostCount++
+	case p.n > mtu-headers:
+		over.dropCount++
 	default:
-		p.at, v = l.packet(c.line.now(), p.n+headerUDP)
+		p.at, v = over.packet(l.now(), p.n+headers)
 	}
-	l.mu.Unlock()
+	over.mu.Unlock()
 	if v == lost || v == dropped {
-		c.line.free(p)
+		l.free(p)
 		return
 	}
 	if !f.push(p, v) {
-		c.line.free(p)
+		l.free(p)
 		if f.finished() == nil { // otherwise the socket is closed
-			l.countLost()
+			over.countLost()
 		}
 	}
 }
@@ -71,7 +72,7 @@ func (c *packetConn) WriteTo(b []byte, addr net.Addr) (int, error) {
 	}
 	p := c.line.packet()
 	p.n, p.addr = copy(p.data[:], b), addr
-	c.pass(c.up, p)
+	c.line.pass(c.up, p, headerUDP)
 	return len(b), nil
 }
 
@@ -115,7 +116,7 @@ func (c *packetConn) receive() {
 		n, addr, err := sock.ReadFrom(p.data[:])
 		if err == nil {
 			p.n, p.addr = n, addr
-			c.pass(c.down, p)
+			c.line.pass(c.down, p, headerUDP)
 			continue
 		}
 		c.line.free(p)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import os
 import struct
 
 
@@ -23,7 +24,8 @@ print(text(3, [("a.example:1", none), ("[2001:db8::1]:443", bytes(range(0xC0, 0x
 print(text(0, [("relay.example.org:4433/443", none)]))
 print(hmac.new(bytes(range(0x40, 0x50)), b"blindrelay-invite-tok/1\0", hashlib.sha256).hexdigest()[:32])
 
-# Six digits of the binding 07 07 .. 07: HKDF-SHA256 (RFC 5869) without salt.
+# Six words of the binding 07 07 .. 07: HKDF-SHA256 (RFC 5869) without salt.
 prk = hmac.new(bytes(32), bytes([7]) * 32, hashlib.sha256).digest()
-okm = hmac.new(prk, b"blindrelay-pair/1 digits\x01", hashlib.sha256).digest()[:8]
-print("%06d" % (int.from_bytes(okm, "big") % 1000000))
+okm = hmac.new(prk, b"blindrelay-pair/1 words\x01", hashlib.sha256).digest()[:9]
+words = open(os.path.join(os.path.dirname(__file__), "../../e2e/words.txt")).read().split()
+print(" ".join(words[int.from_bytes(okm, "big") >> (72 - 11 * (i + 1)) & 2047] for i in range(6)))
