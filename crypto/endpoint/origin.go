@@ -187,6 +187,7 @@ func (o *HTTPOrigin) serve(w http.ResponseWriter, r *http.Request, callers *call
 
 func (o *HTTPOrigin) rewrite(r *httputil.ProxyRequest) {
 	who := r.In.Context().Value(callerKey{}).(caller)
+	r.Out.URL.Opaque = "" // of "GET a:b HTTP/1.1": it would be sent as it is, in place of the path
 	r.SetURL(o.target)
 	r.Out.URL.RawQuery = r.In.URL.RawQuery // byte for byte, also what Go cannot parse
 	if strings.Contains(strings.ToLower(r.Out.Header.Get("Upgrade")), "h2c") {
