@@ -41,14 +41,12 @@ func (p *pace) send(n int) {
 	}
 }
 
-// hear takes over how many bytes have come. It reports false for more than were
-// sent.
-func (p *pace) hear(told uint64, now time.Time) bool {
-	if told > p.sent {
-		return false
-	}
+// hear takes over how many bytes have come. They are more than were sent if the
+// relay has repeated some.
+func (p *pace) hear(told uint64, now time.Time) {
+	told = min(told, p.sent)
 	if told <= p.told {
-		return true
+		return
 	}
 	p.told = told
 	if p.mark > 0 && told >= p.mark {
@@ -64,5 +62,4 @@ func (p *pace) hear(told uint64, now time.Time) bool {
 		}
 		p.rate, p.at, p.counted = rate, now, told
 	}
-	return true
 }

@@ -39,9 +39,7 @@ func TestPace(t *testing.T) {
 						way = append(way, arrival{next.Add(tc.trip), p.sent})
 					}
 					for len(way) > 0 && !way[0].at.After(now) {
-						if !p.hear(way[0].total, now) {
-							t.Fatal("what was sent counts as never sent")
-						}
+						p.hear(way[0].total, now)
 						way = way[1:]
 					}
 					time.Sleep(tick)
@@ -58,10 +56,9 @@ func TestPace(t *testing.T) {
 	}
 	p := newPace()
 	p.send(10)
-	if p.hear(11, time.Now()) {
-		t.Error("bytes that were never sent have come")
-	}
-	if !p.hear(10, time.Now()) || !p.hear(4, time.Now()) || p.told != 10 {
-		t.Errorf("an old word moved it back to %d", p.told)
+	for _, told := range []uint64{11, 10, 4} { // repeated by the relay; right; an old word
+		if p.hear(told, time.Now()); p.told != 10 {
+			t.Errorf("of 10 bytes %d have come, after word of %d", p.told, told)
+		}
 	}
 }
