@@ -139,7 +139,7 @@ func (l *Link) write() {
 		}
 		if err != nil {
 			l.hearOut(err)
-			l.end(fmt.Errorf("the session's control stream broke off: %w", err))
+			l.end(fmt.Errorf("%w: %w", errControl, err))
 		}
 	}
 }
@@ -206,10 +206,10 @@ func (l *Link) read(patience time.Duration, handle func(Frame) error) error {
 			return ErrSilent
 		}
 		if err == io.EOF {
-			return errors.New("the other endpoint closed the session's control stream")
+			return errControlEnd
 		}
 		if err != nil {
-			return fmt.Errorf("the session's control stream broke off: %w", err)
+			return fmt.Errorf("%w: %w", errControl, err)
 		}
 		switch f.Type {
 		case framePing:
@@ -230,6 +230,12 @@ func (l *Link) read(patience time.Duration, handle func(Frame) error) error {
 		}
 	}
 }
+
+// Errors of what carries a link.
+var (
+	errControl    = errors.New("the session's control stream broke off")
+	errControlEnd = fmt.Errorf("%w: the other endpoint closed it", errControl)
+)
 
 func (l *Link) pong(p []byte) error {
 	if len(p) != 8 {
