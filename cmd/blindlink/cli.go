@@ -25,16 +25,17 @@ type cli struct {
 	LogFormat string     `help:"Format of the log: text or json." enum:"text,json" default:"text"`
 	LogLevel  slog.Level `help:"Least level that is logged: debug, info, warn or error." default:"info"`
 
-	Share   shareCmd   `cmd:"" help:"Make a media server reachable. Runs at home until it is stopped."`
-	Invite  inviteCmd  `cmd:"" help:"Print an invite for one device."`
-	Devices devicesCmd `cmd:"" help:"List, revoke or rename the devices that may come."`
-	On      onCmd      `cmd:"" help:"Allow remote access again."`
-	Off     offCmd     `cmd:"" help:"Forbid remote access: ends every session within a second, also after restarts."`
-	Open    openCmd    `cmd:"" help:"Bring the media server to a local port of this device. Runs until it is stopped."`
-	Status  statusCmd  `cmd:"" help:"Show what share or open are doing."`
-	Verify  verifyCmd  `cmd:"" help:"Show six words for each live session, at home and on the device. If both show the same, nobody stands between. On a device without a running open it connects."`
-	Doctor  doctorCmd  `cmd:"" help:"Examine the relays, the line to them and the media server. Takes up to 20 s and moves some megabytes. Exit code 0: a film at 8 Mbit/s would play."`
-	Version versionCmd `cmd:"" help:"Print the version."`
+	Share    shareCmd    `cmd:"" help:"Make a media server reachable. Runs at home until it is stopped."`
+	Invite   inviteCmd   `cmd:"" help:"Print an invite for one device."`
+	Devices  devicesCmd  `cmd:"" help:"List, revoke or rename the devices that may come."`
+	On       onCmd       `cmd:"" help:"Allow remote access again."`
+	Off      offCmd      `cmd:"" help:"Forbid remote access: ends every session within a second, also after restarts."`
+	Open     openCmd     `cmd:"" help:"Bring the media server to a local port of this device. Runs until it is stopped."`
+	Status   statusCmd   `cmd:"" help:"Show what share or open are doing."`
+	Verify   verifyCmd   `cmd:"" help:"Show six words for each live session, at home and on the device. If both show the same, nobody stands between. On a device without a running open it connects."`
+	Doctor   doctorCmd   `cmd:"" help:"Examine the relays, the line to them and the media server. Takes up to 20 s and moves some megabytes. Exit code 0: a film at 8 Mbit/s would play."`
+	Selftest selftestCmd `cmd:"" help:"Try on this machine, without a network, that the end-to-end encryption works; with --hostile also that a relay which lies, changes, cuts and replays gets nothing. Exit code 0: it holds."`
+	Version  versionCmd  `cmd:"" help:"Print the version."`
 }
 
 // homeState is the --state flag of the commands at home.

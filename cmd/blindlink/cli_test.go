@@ -13,7 +13,7 @@ import (
 func TestHelp(t *testing.T) {
 	for _, args := range [][]string{
 		{"--help"}, {"share", "--help"}, {"invite", "-h"}, {"devices", "--help"}, {"devices", "revoke", "--help"},
-		{"on", "--help"}, {"off", "--help"}, {"open", "--help"}, {"status", "--help"}, {"doctor", "--help"},
+		{"on", "--help"}, {"off", "--help"}, {"open", "--help"}, {"status", "--help"}, {"doctor", "--help"}, {"selftest", "--help"},
 	} {
 		r := blindlink(t, "", nil, args...).want(t, 0)
 		if !strings.Contains(r.stdout, "Usage: blindlink") || r.stderr != "" {

@@ -76,7 +76,7 @@ func (s *Session) Join(ctx context.Context, st Stream, open func(context.Context
 	case <-l.taken:
 		return l, nil
 	case <-l.done:
-		if err = l.reason(); s.ended.Load() {
+		if err = l.unwelcome(); s.ended.Load() {
 			err = s.reason() // a goodbye on another link may have come first
 		}
 	case <-ctx.Done():
@@ -117,7 +117,7 @@ func (s *Session) start(l *Link) error {
 	serve := func() {
 		l.run(handshakeTimeout, func(f Frame) error { return s.handle(l, f) })
 		if l == s.first && !s.isWelcome() {
-			s.end(l.reason(), nil, wire.CodeCancelled)
+			s.end(l.unwelcome(), nil, wire.CodeCancelled)
 		}
 	}
 	if !s.run(serve) {
@@ -125,6 +125,16 @@ func (s *Session) start(l *Link) error {
 		return s.ending()
 	}
 	return nil
+}
+
+// unwelcome is why a link ended before WELCOME: for all that the device knows
+// the agent has not seen the end of the handshake.
+func (l *Link) unwelcome() error {
+	err := l.reason()
+	if errors.Is(err, errControl) {
+		err = handshakeError(l.tls.NetConn().(*hop), err)
+	}
+	return err
 }
 
 // dial runs a device's handshake on st. After an error st is reset.
@@ -144,16 +154,17 @@ func dial(ctx context.Context, st Stream, cfg ClientConfig, alpn string) (*tls.C
 	if err := st.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return fail(err)
 	}
-	t := tls.Client(&hop{Stream: st, prefix: []byte{kindControl}}, clientTLS(cfg.Identity, cfg.Server, alpn))
+	h := &hop{Stream: st, prefix: []byte{kindControl}}
+	t := tls.Client(h, clientTLS(cfg.Identity, cfg.Server, alpn))
 	if err := t.Handshake(); err != nil {
 		if isTimeout(err) {
-			err = errors.New("the server did not answer within 10 s")
+			return fail(errors.New("the server did not answer within 10 s"))
 		}
-		return fail(err)
+		return fail(handshakeError(h, err))
 	}
 	_, cs, err := verified(t, alpn)
 	if err != nil {
-		return fail(err)
+		return fail(fmt.Errorf("%w: %w", ErrHandshake, err))
 	}
 	if !stop() {
 		return fail(ctx.Err())

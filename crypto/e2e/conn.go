@@ -437,7 +437,7 @@ func (c *Conn) leave(code wire.Code) {
 		if code == wire.CodeNone {
 			code = wire.CodeCancelled
 		}
-		c.end(&wire.ResetError{Code: code}, wire.CodeCancelled)
+		c.end(cancelledError(code), wire.CodeCancelled)
 	}
 	c.mu.Unlock()
 	c.settle()

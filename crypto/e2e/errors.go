@@ -25,6 +25,14 @@ var (
 	// It also wraps io.ErrUnexpectedEOF.
 	ErrTruncated = fmt.Errorf("%w: a stream stops before its end: %w", ErrTampered, io.ErrUnexpectedEOF)
 
+	// ErrHandshake says that a handshake did not come to its end although the
+	// relay carried it: its bytes were changed or cut on the way, or the other
+	// endpoint does not speak this protocol. Nothing was sent.
+	ErrHandshake = errors.New("the handshake with the server failed: the relay or the network changed it, or the server is of another version")
+	// ErrWrongServer says that somebody else than the paired server answered.
+	// Nothing was sent, not even who this device is.
+	ErrWrongServer = errors.New("the server that answered has another key than the one this device was paired with: the relay or the network connects it to a stranger, or the server was set up anew")
+
 	// ErrTooManyStreams says that the session has as many open streams as the
 	// agent allows. Close one and try again.
 	ErrTooManyStreams = errors.New("too many open streams in this session")
@@ -70,6 +78,28 @@ func tampering(c wire.Code) error {
 
 func (e *ClosedError) Error() string {
 	return fmt.Sprintf("the session was ended here: %s (%s)", e.Code, e.Reason)
+}
+
+// handshakeError is why a handshake over h failed with err. Whoever may not
+// come in is told so after the handshake, under the seal: a refusal before that
+// says that the agent did not like what arrived.
+func handshakeError(h *hop, err error) error {
+	var reset *wire.ResetError
+	refused := errors.As(err, &reset) && reset.Code == wire.CodeRefused
+	if h.failed.Load() && !refused || errors.Is(err, ErrWrongServer) {
+		return err
+	}
+	return fmt.Errorf("%w: %v", ErrHandshake, err) // the reset's code says nothing more
+}
+
+// cancelledError is why a stream fails that the other endpoint has ended. The
+// word came over a link: the relay cannot forge it.
+func cancelledError(code wire.Code) error {
+	reset := &wire.ResetError{Code: code}
+	if code == wire.CodeTampered {
+		return fmt.Errorf("%w on their way to the other endpoint: %w", ErrTampered, reset)
+	}
+	return reset
 }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"io"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -18,16 +20,28 @@ const farewellTimeout = time.Second
 // orderly ends go through farewell.
 type hop struct {
 	Stream
-	prefix []byte // goes out with the first Write; owned by the writer
+	prefix []byte      // goes out with the first Write; owned by the writer
+	failed atomic.Bool // the stream itself has failed, with more than its end
+}
+
+func (h *hop) Read(p []byte) (int, error) {
+	n, err := h.Stream.Read(p)
+	if err != nil && err != io.EOF {
+		h.failed.Store(true)
+	}
+	return n, err
 }
 
 func (h *hop) Write(p []byte) (int, error) {
-	if h.prefix == nil {
-		return h.Stream.Write(p)
+	b := p
+	if h.prefix != nil {
+		b = append(h.prefix, p...)
+		h.prefix = nil
 	}
-	b := append(h.prefix, p...)
-	h.prefix = nil
 	n, err := h.Stream.Write(b)
+	if err != nil {
+		h.failed.Store(true)
+	}
 	return max(0, n-(len(b)-len(p))), err
 }
 

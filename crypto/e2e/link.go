@@ -141,7 +141,7 @@ func (l *Link) write() {
 		}
 		if err != nil {
 			l.hearOut(err)
-			l.end(fmt.Errorf("the session's control stream broke off: %w", err))
+			l.end(fmt.Errorf("%w: %w", errControl, err))
 		}
 	}
 }
@@ -208,10 +208,10 @@ func (l *Link) read(patience time.Duration, handle func(Frame) error) error {
 			return ErrSilent
 		}
 		if err == io.EOF {
-			return errors.New("the other endpoint closed the session's control stream")
+			return errControlEnd
 		}
 		if err != nil {
-			return fmt.Errorf("the session's control stream broke off: %w", err)
+			return fmt.Errorf("%w: %w", errControl, err)
 		}
 		l.s.hear(l)
 		switch f.Type {
@@ -233,6 +233,12 @@ func (l *Link) read(patience time.Duration, handle func(Frame) error) error {
 		}
 	}
 }
+
+// Errors of what carries a link.
+var (
+	errControl    = errors.New("the session's control stream broke off")
+	errControlEnd = fmt.Errorf("%w: the other endpoint closed it", errControl)
+)
 
 func (l *Link) pong(p []byte) error {
 	if len(p) != 8 {

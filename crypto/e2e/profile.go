@@ -37,7 +37,7 @@ func clientTLS(id *Identity, server Pin, alpn string) *tls.Config {
 			return err
 		}
 		if subtle.ConstantTimeCompare(pin[:], server[:]) != 1 {
-			return fmt.Errorf("the server that answered has another key (%s) than the one this device was paired with: the relay or the network connects it to a stranger, or the server was set up anew", pin)
+			return fmt.Errorf("%w (its key is %s)", ErrWrongServer, pin)
 		}
 		return nil
 	}

@@ -10,8 +10,22 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
+
+// TestExplainRefusals tells the server's word from one that the relay may have
+// made up.
+func TestExplainRefusals(t *testing.T) {
+	for word, err := range map[string]error{
+		"revoked or never paired":  &e2e.GoAwayError{Code: wire.CodeRefused},
+		"the relay or the network": fmt.Errorf("read: %w", &wire.ResetError{Code: wire.CodeRefused}),
+	} {
+		if got := Explain(err).Error(); !strings.Contains(got, word) {
+			t.Errorf("%v is explained as %q, which lacks %q", err, got, word)
+		}
+	}
+}
 
 // TestComplain logs a refusal once a minute, with what to do about it, and
 // what a local program does by itself never.
@@ -33,6 +47,11 @@ func TestComplain(t *testing.T) {
 		p.complain(refused)
 		if lines() != 2 {
 			t.Errorf("a minute later the log has %d lines, want 2", lines())
+		}
+		time.Sleep(complainEvery)
+		p.complain(fmt.Errorf("read: %w", e2e.ErrTruncated))
+		if lines() != 3 || !strings.Contains(b.String(), "the relay or the network changed or cut the data") {
+			t.Errorf("tampering is logged as:\n%s", b.String())
 		}
 	})
 }

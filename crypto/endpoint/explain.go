@@ -43,11 +43,19 @@ func explain(err error) error {
 		return fmt.Errorf("the relay took the connection and does not answer: it may be overloaded, or not a blindrelay (%w)", err)
 	}
 	code := codeOf(err)
-	if hint, ok := hints[code]; ok {
+	hint, ok := hints[code]
+	if _, sealed := errors.AsType[*e2e.GoAwayError](err); code == wire.CodeRefused && !sealed {
+		hint = hintAstray
+	}
+	if ok {
 		return fmt.Errorf("%s (%w)", hint, err)
 	}
 	return err
 }
+
+// hintAstray is for a refusal that did not come under the seal. A device that
+// may not come in is told so under it.
+const hintAstray = "a stream of this device did not reach its session at the server: the relay or the network brought it elsewhere, or the server has just restarted"
 
 // codeOf finds the code that an error carries, or CodeNone.
 func codeOf(err error) wire.Code {

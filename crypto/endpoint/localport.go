@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/blindrelay/blindrelay/crypto/e2e"
 )
 
 const (
@@ -55,9 +57,10 @@ type localPort struct {
 }
 
 // complain tells the user, once a minute, that the relay or the server refuses
-// streams: the local program sees an abort and no reason.
+// streams, or that somebody tampers with them: the local program sees an abort
+// and no reason.
 func (p *localPort) complain(err error) {
-	if _, refused := hints[codeOf(err)]; !refused {
+	if _, refused := hints[codeOf(err)]; !refused && !errors.Is(err, e2e.ErrTampered) {
 		p.log.Debug("a local connection was aborted", "reason", err)
 		return
 	}

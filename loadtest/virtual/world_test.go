@@ -71,6 +71,13 @@ func newWorld(t *testing.T, device, home time.Duration) *world {
 // ends it without a word to anybody.
 func (w *world) startRelay() (r *relay.Relay, stop func()) {
 	w.t.Helper()
+	return w.startRelayBehind(func(ln relay.Listener) relay.Listener { return ln })
+}
+
+// startRelayBehind is startRelay with something between the relay and its
+// connections.
+func (w *world) startRelayBehind(between func(relay.Listener) relay.Listener) (r *relay.Relay, stop func()) {
+	w.t.Helper()
 	ln, err := transport.Listen(transport.ListenConfig{
 		Sockets:     []transport.Socket{{Conn: w.relaySocket}},
 		Certificate: w.cert,
@@ -90,7 +97,7 @@ func (w *world) startRelay() (r *relay.Relay, stop func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := r.Serve(context.Background(), ln); err != nil {
+		if err := r.Serve(context.Background(), between(ln)); err != nil {
 			w.t.Error(err)
 		}
 	}()
