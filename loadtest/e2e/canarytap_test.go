@@ -194,25 +194,25 @@ type streamTap struct {
 // kept is one sequence of bytes for each direction of each stream.
 type kept struct {
 	mu   sync.Mutex
-	ways []*way
+	halves []*halfKept
 }
 
-type way struct {
+type halfKept struct {
 	mu sync.Mutex
 	b  []byte
 }
 
-func (w *way) add(p []byte) {
+func (w *halfKept) add(p []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.b = append(w.b, p...)
 }
 
-func (k *kept) way() *way {
+func (k *kept) half() *halfKept {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	w := &way{}
-	k.ways = append(k.ways, w)
+	w := &halfKept{}
+	k.halves = append(k.halves, w)
 	return w
 }
 
@@ -220,7 +220,7 @@ func (k *kept) way() *way {
 func (k *kept) each(f func(b []byte)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, w := range k.ways {
+	for _, w := range k.halves {
 		w.mu.Lock()
 		f(w.b)
 		w.mu.Unlock()
@@ -244,7 +244,7 @@ func (s keptSession) stream(st transport.Stream, err error) (transport.Stream, e
 	if err != nil {
 		return nil, err
 	}
-	return keptStream{st, s.kept.way(), s.kept.way()}, nil
+	return keptStream{st, s.kept.half(), s.kept.half()}, nil
 }
 
 func (s keptSession) AcceptStream(ctx context.Context) (transport.Stream, error) {
@@ -261,7 +261,7 @@ func (s keptSession) OpenStream(ctx context.Context) (transport.Stream, error) {
 
 type keptStream struct {
 	transport.Stream
-	read, written *way
+	read, written *halfKept
 }
 
 func (s keptStream) Read(p []byte) (int, error) {
