@@ -193,7 +193,7 @@ type streamTap struct {
 
 // kept is one sequence of bytes for each direction of each stream.
 type kept struct {
-	mu   sync.Mutex
+	mu     sync.Mutex
 	halves []*halfKept
 }
 
