@@ -168,17 +168,17 @@ func (c *Conn) spread() {
 	}
 }
 
-// carried reports whether carriers are where links says.
+// carried reports whether carriers are where links says: one on each.
 func carried(carriers []*carrier, links []*Link) bool {
-	if len(carriers) != len(links) {
-		return false
-	}
+	left := slices.Clone(links)
 	for _, k := range carriers {
-		if !slices.Contains(links, k.link) {
+		i := slices.Index(left, k.link)
+		if i < 0 {
 			return false
 		}
+		left = slices.Delete(left, i, i+1)
 	}
-	return true
+	return len(left) == 0
 }
 
 // carryAll opens a carrier on each of these links and reports whether one

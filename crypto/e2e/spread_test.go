@@ -246,3 +246,33 @@ func TestSpreadFrames(t *testing.T) {
 		})
 	}
 }
+
+// TestTwiceOnOneLink: where two carriers went over the same link, as after a
+// path that ended while they were moved, a stream is still spread.
+func TestTwiceOnOneLink(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const rate = 500_000
+		w.slow(func(uint64) int { return rate })
+		s := w.connect(w.allow(newIdentity(t)), 1)
+		device, agent := w.streams(s)
+		read := endless(t, agent, device)
+		l, err := w.join(s, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Prefer(s.First())
+		if err := device.carry(s.First()); err != nil {
+			t.Fatal(err)
+		}
+		s.Spread([]*Link{s.First(), l})
+		read(5 * time.Second)
+		before, _ := l.Traffic()
+		read(10 * time.Second)
+		if in, _ := l.Traffic(); in-before < 9*rate {
+			t.Errorf("the second link has brought %d bytes in 10 s, want %d", in-before, 10*rate)
+		}
+		if n := carriersOf(device); n != 2 {
+			t.Errorf("%d carriers, want 2", n)
+		}
+	})
+}
