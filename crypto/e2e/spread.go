@@ -205,7 +205,8 @@ func (s *session) sayLost(id uint64, number uint32) {
 	}
 }
 
-// heardLost takes the device's word that a carrier is gone.
+// heardLost takes the device's word that a carrier is gone, which may come before
+// the carrier does.
 func (s *session) heardLost(p []byte) error {
 	if len(p) != 12 {
 		return fmt.Errorf("%w: LOST of %d bytes", ErrFrame, len(p))
@@ -220,6 +221,8 @@ func (s *session) heardLost(p []byte) error {
 	var k *carrier
 	if i >= 0 {
 		k = c.carriers[i]
+	} else {
+		c.forgone.use(number)
 	}
 	c.mu.Unlock()
 	if k != nil {

@@ -276,3 +276,57 @@ func TestTwiceOnOneLink(t *testing.T) {
 		}
 	})
 }
+
+// TestLostBeforeItCame: a carrier that the device has given up before the agent
+// got to see it takes no records there.
+func TestLostBeforeItCame(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const rate = 500_000
+		freeze := w.slow(func(uint64) int { return rate })
+		s := w.connect(w.allow(newIdentity(t)), 1)
+		device, agent := w.streams(s)
+		read := endless(t, agent, device)
+		l, err := w.join(s, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Prefer(s.First())
+		read(5 * time.Second)
+
+		// The preface waits at the relay, which hears nothing of the carrier's end.
+		inner := w.relay
+		held := make(chan struct{})
+		w.mu.Lock()
+		w.relay = func(n int, d, a Stream) {
+			b := make([]byte, openPrefaceLen+resumptionLen)
+			if _, err := io.ReadFull(d, b); err != nil {
+				t.Error(err)
+			}
+			<-held
+			a.Write(b)
+			io.Copy(io.Discard, a)
+		}
+		w.mu.Unlock()
+		freeze(2)
+		taken := make(chan error)
+		go func() { taken <- device.carry(l) }()
+		time.Sleep(3 * time.Second)
+		l.Close() // as the device does with a path that says nothing
+		if err := <-taken; err != errLinkLost {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		w.relay = inner
+		w.mu.Unlock()
+		read(time.Second)
+		close(held)
+		start := time.Now()
+		read(5 * time.Second)
+		if took := time.Since(start); took > 6*time.Second {
+			t.Errorf("what takes 5 s took %v", took)
+		}
+		if n := carriersOf(agent); n != 1 {
+			t.Errorf("the agent has %d carriers, want 1", n)
+		}
+	})
+}
