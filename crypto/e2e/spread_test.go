@@ -330,3 +330,32 @@ func TestLostBeforeItCame(t *testing.T) {
 		}
 	})
 }
+
+// TestKeepAliveIsNoPreference: of a device that only writes, the agent does not
+// take signs of life on a further link for the wish to be told there what was
+// read: when that link freezes the writer would wait for it.
+func TestKeepAliveIsNoPreference(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const rate = 500_000
+		freeze := w.slow(func(uint64) int { return rate })
+		s := w.connect(w.allow(newIdentity(t)), 1)
+		device, agent := w.streams(s)
+		read := endless(t, device, agent)
+		l, err := w.join(s, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Prefer(s.First())
+		if _, err := s.First().Probe(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		l.say(Frame{Type: framePing})
+		time.Sleep(time.Second)
+		freeze(2)
+		start := time.Now()
+		read(25 * time.Second)
+		if took := time.Since(start); took > 26*time.Second {
+			t.Errorf("what takes 25 s took %v", took)
+		}
+	})
+}
