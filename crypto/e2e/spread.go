@@ -145,8 +145,8 @@ func (s *session) wideLinks() (layout uint64, links []*Link) {
 // which the new ones would wait.
 func (c *Conn) spread() {
 	for {
-		layout, links := c.s.wideLinks()
 		c.mu.Lock()
+		layout, links := c.s.wideLinks() // under mu: Spread counts on it
 		if c.laid == layout || c.dead.Load() != nil || c.complete() {
 			c.spreading = false
 			c.mu.Unlock()
