@@ -32,6 +32,9 @@ const (
 	trialPauses  = 10 * time.Minute
 	retireAfter  = 2 * time.Second  // from when streams have left a connection
 	shedAfter    = 30 * time.Second // without need, of further connections
+	// logged is how many bytes of a stream still come after its writer has ended:
+	// e2e's log of one.
+	logged = 4 << 20
 )
 
 // spreader finds out over which relay connections a session's large streams go
@@ -66,6 +69,7 @@ type trial struct {
 	made    chan []*path // one value, by the goroutine that dials
 	paths   []*path
 	stood   time.Time // when these were there; zero before
+	needed  int64     // what had come when the need was last there
 }
 
 func newSpreader(h *holder, most int) *spreader {
@@ -85,7 +89,7 @@ func (s *spreader) look(now time.Time) {
 	pressed := now.Sub(session.Pressed()) < fresh
 	switch {
 	case s.trial != nil:
-		s.judge(now, pressed)
+		s.judge(now, in+out, pressed)
 	case !pressed:
 		s.since = time.Time{}
 		if len(s.further) > 0 && now.Sub(session.Pressed()) >= shedAfter {
@@ -124,6 +128,7 @@ func (s *spreader) begin(before float64) {
 	h := s.h
 	tcp := h.path.hop.Protocol() == protocolTCP
 	instead := !tcp && (s.tcp == 0 && len(s.further) == 0 || s.tcp >= worthwhile*before)
+	in, out := h.session.Traffic()
 	n, dial := 1, h.d.dialer.DialTCP
 	if !instead {
 		n = min(len(s.further)+1, s.most-1-len(s.further))
@@ -135,7 +140,7 @@ func (s *spreader) begin(before float64) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(h.d.ctx, trialDial)
-	t := &trial{instead: instead, before: before, cancel: cancel, made: make(chan []*path, 1)}
+	t := &trial{instead: instead, before: before, needed: in + out, cancel: cancel, made: make(chan []*path, 1)}
 	relay, session := h.path.relay, h.session
 	s.trial = t
 	s.wait.Go(func() {
@@ -182,20 +187,25 @@ func (s *spreader) spread(paths []*path) {
 }
 
 // judge ends a trial when its result is known. One that meets the need has
-// gained, whatever the rate is.
-func (s *spreader) judge(now time.Time, pressed bool) {
+// gained, whatever the rate is. Where there is none because the writer has ended,
+// what it left goes on at the old rate for a while, and then stops. total is what
+// has come so far.
+func (s *spreader) judge(now time.Time, total int64, pressed bool) {
 	t := s.trial
+	if pressed {
+		t.needed = total
+	}
 	if t.stood.IsZero() {
 		return
 	}
-	over := now.Sub(t.stood)
-	switch rate := s.speed.rate(now, trialTime); {
-	case !pressed && over >= trialStart && rate >= t.before:
-		s.keep(now, rate)
+	over, rate := now.Sub(t.stood), s.speed.rate(now, trialTime)
+	switch {
 	case over >= trialStart+trialTime && rate >= worthwhile*t.before:
 		s.keep(now, rate)
-	case over >= trialStart+trialTime, !pressed && over >= trialStart:
+	case pressed && over >= trialStart+trialTime, !pressed && over >= trialStart && rate < t.before:
 		s.undo(now, rate)
+	case !pressed && over >= trialStart && total-t.needed > logged:
+		s.keep(now, rate)
 	}
 }
 
