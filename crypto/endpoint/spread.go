@@ -31,7 +31,7 @@ const (
 	trialPause   = time.Minute             // after one that gained nothing; doubles
 	trialPauses  = 10 * time.Minute
 	retireAfter  = 2 * time.Second  // from when streams have left a connection
-	shedAfter    = 30 * time.Second // without need, of further connections
+	shedAfter    = 30 * time.Second // without need, of further connections, if less than one brings is wanted
 	// logged is how many bytes of a stream still come after its writer has ended:
 	// e2e's log of one.
 	logged = 4 << 20
@@ -45,6 +45,7 @@ type spreader struct {
 	h       *holder
 	most    int     // connections
 	further []*path // beside the holder's
+	one     float64 // the rate without these
 	retired []retired
 	speed   speed
 	since   time.Time // when the need began; zero: there is none
@@ -92,7 +93,7 @@ func (s *spreader) look(now time.Time) {
 		s.judge(now, in+out, pressed)
 	case !pressed:
 		s.since = time.Time{}
-		if len(s.further) > 0 && now.Sub(session.Pressed()) >= shedAfter {
+		if len(s.further) > 0 && now.Sub(session.Pressed()) >= shedAfter && s.speed.rate(now, speedSpan) < s.one {
 			s.shed(now)
 		}
 	case s.since.IsZero():
@@ -218,6 +219,9 @@ func (s *spreader) keep(now time.Time, rate float64) {
 		s.further = nil
 		h.prefer(t.paths[0], fmt.Sprintf("TCP carries %.1f times as much as QUIC on this network; QUIC is tried again when the network changes", rate/t.before))
 	} else {
+		if len(s.further) == 0 {
+			s.one = t.before
+		}
 		s.further = append(s.further, t.paths...)
 	}
 	h.d.spread(s.further)

@@ -8,12 +8,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/transport/netsim"
 )
 
 // overLine has use get a response of handler over a device's line. It returns
 // over how many relay connections the device's streams go a moment later.
-func overLine(t *testing.T, line string, carriers int, handler http.HandlerFunc, use func(io.Reader)) (connections int) {
+func overLine(t *testing.T, line string, carriers int, handler http.HandlerFunc, use func(*endpoint.Dialer, io.Reader)) (connections int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		path, err := netsim.ParseProfile(line)
@@ -38,7 +39,7 @@ func overLine(t *testing.T, line string, carriers int, handler http.HandlerFunc,
 		if err != nil {
 			t.Error(err)
 		} else {
-			use(resp.Body)
+			use(dialer, resp.Body)
 			resp.Body.Close()
 		}
 		time.Sleep(time.Second)
@@ -67,7 +68,7 @@ func download(t *testing.T, line string, carriers int) (perSecond float64, conne
 			}
 		}
 	}
-	connections = overLine(t, line, carriers, endless, func(body io.Reader) {
+	connections = overLine(t, line, carriers, endless, func(_ *endpoint.Dialer, body io.Reader) {
 		const begin, end = 20 * time.Second, 30 * time.Second
 		n := 0
 		for start, p := time.Now(), make([]byte, 64<<10); time.Since(start) < end; {
@@ -115,7 +116,7 @@ func TestEndIsNoGain(t *testing.T) {
 			w.Header().Set("Content-Length", strconv.Itoa(size))
 			w.Write(make([]byte, size))
 		}
-		n := overLine(t, "rate=10M,queue=100ms", 0, file, func(body io.Reader) {
+		n := overLine(t, "rate=10M,queue=100ms", 0, file, func(_ *endpoint.Dialer, body io.Reader) {
 			if n, err := io.Copy(io.Discard, body); n != int64(size) || err != nil {
 				t.Errorf("read %d of %d bytes, %v", n, size, err)
 			}
@@ -123,5 +124,38 @@ func TestEndIsNoGain(t *testing.T) {
 		if n != 1 {
 			t.Errorf("after %d bytes large streams go over %d connections, want 1", size, n)
 		}
+	}
+}
+
+// TestNeedIsMet has a writer of its own rate, which is more than one connection
+// brings: those that bring it stay for as long as it writes, although it is not
+// held back any more.
+func TestNeedIsMet(t *testing.T) {
+	const perSecond, seconds = 700_000, 60
+	live := func(w http.ResponseWriter, _ *http.Request) {
+		for range 10 * seconds {
+			time.Sleep(time.Second / 10)
+			w.Write(make([]byte, perSecond/10))
+		}
+	}
+	fewest := endpoint.MaxCarriers
+	overLine(t, "rate=10M,queue=100ms,down.loss=2%", 0, live, func(d *endpoint.Dialer, body io.Reader) {
+		start, p := time.Now(), make([]byte, 64<<10)
+		for {
+			_, err := body.Read(p)
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if time.Since(start) > seconds/2*time.Second {
+				fewest = min(fewest, len(d.Status().Carriers))
+			}
+		}
+	})
+	if fewest < 2 {
+		t.Errorf("a stream that needs several connections was left with %d", fewest)
 	}
 }
