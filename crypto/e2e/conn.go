@@ -50,6 +50,7 @@ type Conn struct {
 	opened   uint32      // number of the next carrier, at the opener
 	seen     smallWindow // numbers of carriers, at the acceptor
 	lowest   uint32      // carriers with lower numbers are gone, as the opener says
+	forgone  smallWindow // numbers of carriers that it has lost before they came
 	charged  int         // what charge has counted
 	orphan   *time.Timer // runs while there is no carrier
 	gap      *time.Timer // runs while record gapAt is missing
@@ -116,7 +117,7 @@ func (c *Conn) begin(k *carrier) error {
 	if !c.opener && !c.seen.use(0) {
 		return ErrReplay
 	}
-	if c.lowest > 0 {
+	if c.lowest > 0 || c.forgone.used(0) {
 		return errOver // it was overtaken: the opener reads nothing of it
 	}
 	return c.attach(k)

@@ -213,7 +213,9 @@ func (l *Link) read(patience time.Duration, handle func(Frame) error) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", errControl, err)
 		}
-		l.s.hear(l)
+		if f.Type != framePing || len(f.Payload) > 0 { // signs of life come over all links
+			l.s.hear(l)
+		}
 		switch f.Type {
 		case framePing:
 			if len(f.Payload) == 8 {

@@ -191,6 +191,9 @@ func (c *Conn) resumeAt(l *Link, st Stream, at resumption) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.forgone.used(at.number) {
+		return errOver
+	}
 	if err := c.acknowledge(at.next); err != nil {
 		return err
 	}

@@ -145,8 +145,8 @@ func (s *session) wideLinks() (layout uint64, links []*Link) {
 // which the new ones would wait.
 func (c *Conn) spread() {
 	for {
-		layout, links := c.s.wideLinks()
 		c.mu.Lock()
+		layout, links := c.s.wideLinks() // under mu: Spread counts on it
 		if c.laid == layout || c.dead.Load() != nil || c.complete() {
 			c.spreading = false
 			c.mu.Unlock()
@@ -168,17 +168,17 @@ func (c *Conn) spread() {
 	}
 }
 
-// carried reports whether carriers are where links says.
+// carried reports whether carriers are where links says: one on each.
 func carried(carriers []*carrier, links []*Link) bool {
-	if len(carriers) != len(links) {
-		return false
-	}
+	left := slices.Clone(links)
 	for _, k := range carriers {
-		if !slices.Contains(links, k.link) {
+		i := slices.Index(left, k.link)
+		if i < 0 {
 			return false
 		}
+		left = slices.Delete(left, i, i+1)
 	}
-	return true
+	return len(left) == 0
 }
 
 // carryAll opens a carrier on each of these links and reports whether one
@@ -205,7 +205,8 @@ func (s *session) sayLost(id uint64, number uint32) {
 	}
 }
 
-// heardLost takes the device's word that a carrier is gone.
+// heardLost takes the device's word that a carrier is gone, which may come before
+// the carrier does.
 func (s *session) heardLost(p []byte) error {
 	if len(p) != 12 {
 		return fmt.Errorf("%w: LOST of %d bytes", ErrFrame, len(p))
@@ -220,6 +221,8 @@ func (s *session) heardLost(p []byte) error {
 	var k *carrier
 	if i >= 0 {
 		k = c.carriers[i]
+	} else {
+		c.forgone.use(number)
 	}
 	c.mu.Unlock()
 	if k != nil {

@@ -246,3 +246,116 @@ func TestSpreadFrames(t *testing.T) {
 		})
 	}
 }
+
+// TestTwiceOnOneLink: where two carriers went over the same link, as after a
+// path that ended while they were moved, a stream is still spread.
+func TestTwiceOnOneLink(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const rate = 500_000
+		w.slow(func(uint64) int { return rate })
+		s := w.connect(w.allow(newIdentity(t)), 1)
+		device, agent := w.streams(s)
+		read := endless(t, agent, device)
+		l, err := w.join(s, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Prefer(s.First())
+		if err := device.carry(s.First()); err != nil {
+			t.Fatal(err)
+		}
+		s.Spread([]*Link{s.First(), l})
+		read(5 * time.Second)
+		before, _ := l.Traffic()
+		read(10 * time.Second)
+		if in, _ := l.Traffic(); in-before < 9*rate {
+			t.Errorf("the second link has brought %d bytes in 10 s, want %d", in-before, 10*rate)
+		}
+		if n := carriersOf(device); n != 2 {
+			t.Errorf("%d carriers, want 2", n)
+		}
+	})
+}
+
+// TestLostBeforeItCame: a carrier that the device has given up before the agent
+// got to see it takes no records there.
+func TestLostBeforeItCame(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const rate = 500_000
+		freeze := w.slow(func(uint64) int { return rate })
+		s := w.connect(w.allow(newIdentity(t)), 1)
+		device, agent := w.streams(s)
+		read := endless(t, agent, device)
+		l, err := w.join(s, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Prefer(s.First())
+		read(5 * time.Second)
+
+		// The preface waits at the relay, which hears nothing of the carrier's end.
+		inner := w.relay
+		held := make(chan struct{})
+		w.mu.Lock()
+		w.relay = func(n int, d, a Stream) {
+			b := make([]byte, openPrefaceLen+resumptionLen)
+			if _, err := io.ReadFull(d, b); err != nil {
+				t.Error(err)
+			}
+			<-held
+			a.Write(b)
+			io.Copy(io.Discard, a)
+		}
+		w.mu.Unlock()
+		freeze(2)
+		taken := make(chan error)
+		go func() { taken <- device.carry(l) }()
+		time.Sleep(3 * time.Second)
+		l.Close() // as the device does with a path that says nothing
+		if err := <-taken; err != errLinkLost {
+			t.Fatal(err)
+		}
+		w.mu.Lock()
+		w.relay = inner
+		w.mu.Unlock()
+		read(time.Second)
+		close(held)
+		start := time.Now()
+		read(5 * time.Second)
+		if took := time.Since(start); took > 6*time.Second {
+			t.Errorf("what takes 5 s took %v", took)
+		}
+		if n := carriersOf(agent); n != 1 {
+			t.Errorf("the agent has %d carriers, want 1", n)
+		}
+	})
+}
+
+// TestKeepAliveIsNoPreference: of a device that only writes, the agent does not
+// take signs of life on a further link for the wish to be told there what was
+// read: when that link freezes the writer would wait for it.
+func TestKeepAliveIsNoPreference(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		const rate = 500_000
+		freeze := w.slow(func(uint64) int { return rate })
+		s := w.connect(w.allow(newIdentity(t)), 1)
+		device, agent := w.streams(s)
+		read := endless(t, device, agent)
+		l, err := w.join(s, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Prefer(s.First())
+		if _, err := s.First().Probe(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		l.say(Frame{Type: framePing})
+		time.Sleep(time.Second)
+		freeze(2)
+		start := time.Now()
+		read(25 * time.Second)
+		if took := time.Since(start); took > 26*time.Second {
+			t.Errorf("what takes 25 s took %v", took)
+		}
+	})
+}

@@ -31,7 +31,10 @@ const (
 	trialPause   = time.Minute             // after one that gained nothing; doubles
 	trialPauses  = 10 * time.Minute
 	retireAfter  = 2 * time.Second  // from when streams have left a connection
-	shedAfter    = 30 * time.Second // without need, of further connections
+	shedAfter    = 30 * time.Second // without need, of further connections, if less than one brings is wanted
+	// logged is how many bytes of a stream still come after its writer has ended:
+	// e2e's log of one.
+	logged = 4 << 20
 )
 
 // spreader finds out over which relay connections a session's large streams go
@@ -42,6 +45,7 @@ type spreader struct {
 	h       *holder
 	most    int     // connections
 	further []*path // beside the holder's
+	one     float64 // the rate without these
 	retired []retired
 	speed   speed
 	since   time.Time // when the need began; zero: there is none
@@ -66,6 +70,7 @@ type trial struct {
 	made    chan []*path // one value, by the goroutine that dials
 	paths   []*path
 	stood   time.Time // when these were there; zero before
+	needed  int64     // what had come when the need was last there
 }
 
 func newSpreader(h *holder, most int) *spreader {
@@ -85,10 +90,10 @@ func (s *spreader) look(now time.Time) {
 	pressed := now.Sub(session.Pressed()) < fresh
 	switch {
 	case s.trial != nil:
-		s.judge(now, pressed)
+		s.judge(now, in+out, pressed)
 	case !pressed:
 		s.since = time.Time{}
-		if len(s.further) > 0 && now.Sub(session.Pressed()) >= shedAfter {
+		if len(s.further) > 0 && now.Sub(session.Pressed()) >= shedAfter && s.speed.rate(now, speedSpan) < s.one {
 			s.shed(now)
 		}
 	case s.since.IsZero():
@@ -124,6 +129,7 @@ func (s *spreader) begin(before float64) {
 	h := s.h
 	tcp := h.path.hop.Protocol() == protocolTCP
 	instead := !tcp && (s.tcp == 0 && len(s.further) == 0 || s.tcp >= worthwhile*before)
+	in, out := h.session.Traffic()
 	n, dial := 1, h.d.dialer.DialTCP
 	if !instead {
 		n = min(len(s.further)+1, s.most-1-len(s.further))
@@ -135,7 +141,7 @@ func (s *spreader) begin(before float64) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(h.d.ctx, trialDial)
-	t := &trial{instead: instead, before: before, cancel: cancel, made: make(chan []*path, 1)}
+	t := &trial{instead: instead, before: before, needed: in + out, cancel: cancel, made: make(chan []*path, 1)}
 	relay, session := h.path.relay, h.session
 	s.trial = t
 	s.wait.Go(func() {
@@ -182,20 +188,25 @@ func (s *spreader) spread(paths []*path) {
 }
 
 // judge ends a trial when its result is known. One that meets the need has
-// gained, whatever the rate is.
-func (s *spreader) judge(now time.Time, pressed bool) {
+// gained, whatever the rate is. Where there is none because the writer has ended,
+// what it left goes on at the old rate for a while, and then stops. total is what
+// has come so far.
+func (s *spreader) judge(now time.Time, total int64, pressed bool) {
 	t := s.trial
+	if pressed {
+		t.needed = total
+	}
 	if t.stood.IsZero() {
 		return
 	}
-	over := now.Sub(t.stood)
-	switch rate := s.speed.rate(now, trialTime); {
-	case !pressed && over >= trialStart && rate >= t.before:
-		s.keep(now, rate)
+	over, rate := now.Sub(t.stood), s.speed.rate(now, trialTime)
+	switch {
 	case over >= trialStart+trialTime && rate >= worthwhile*t.before:
 		s.keep(now, rate)
-	case over >= trialStart+trialTime, !pressed && over >= trialStart:
+	case pressed && over >= trialStart+trialTime, !pressed && over >= trialStart && rate < t.before:
 		s.undo(now, rate)
+	case !pressed && over >= trialStart && total-t.needed > logged:
+		s.keep(now, rate)
 	}
 }
 
@@ -208,6 +219,9 @@ func (s *spreader) keep(now time.Time, rate float64) {
 		s.further = nil
 		h.prefer(t.paths[0], fmt.Sprintf("TCP carries %.1f times as much as QUIC on this network; QUIC is tried again when the network changes", rate/t.before))
 	} else {
+		if len(s.further) == 0 {
+			s.one = t.before
+		}
 		s.further = append(s.further, t.paths...)
 	}
 	h.d.spread(s.further)

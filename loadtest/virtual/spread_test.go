@@ -1,18 +1,20 @@
 package virtual
 
 import (
+	"io"
 	"net/http"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/transport/netsim"
 )
 
-// download returns how many bytes of an endless response come per second over a
-// device's line, from 20 s after its beginning on, and over how many relay
-// connections in the end.
-func download(t *testing.T, line string, carriers int) (perSecond float64, connections int) {
+// overLine has use get a response of handler over a device's line. It returns
+// over how many relay connections the device's streams go a moment later.
+func overLine(t *testing.T, line string, carriers int, handler http.HandlerFunc, use func(*endpoint.Dialer, io.Reader)) (connections int) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		path, err := netsim.ParseProfile(line)
@@ -30,34 +32,17 @@ func download(t *testing.T, line string, carriers int) (perSecond float64, conne
 		}
 		_, stopRelay := w.startRelay()
 		home, agent := w.startAgent(nil)
-		go http.Serve(agent.Listen(), http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			for p := make([]byte, 32<<10); ; {
-				if _, err := w.Write(p); err != nil {
-					return
-				}
-			}
-		}))
+		go http.Serve(agent.Listen(), handler)
 		dialer := w.newDevice(home, agent)
 		client := &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext}}
 		resp, err := client.Get("http://server/")
 		if err != nil {
 			t.Error(err)
 		} else {
-			const begin, end = 20 * time.Second, 30 * time.Second
-			n := 0
-			for start, p := time.Now(), make([]byte, 64<<10); time.Since(start) < end; {
-				m, err := resp.Body.Read(p)
-				if err != nil {
-					t.Error(err)
-					break
-				}
-				if time.Since(start) >= begin {
-					n += m
-				}
-			}
+			use(dialer, resp.Body)
 			resp.Body.Close()
-			perSecond = float64(n) / (end - begin).Seconds()
 		}
+		time.Sleep(time.Second)
 		connections = len(dialer.Status().Carriers)
 		client.CloseIdleConnections()
 		dialer.Close()
@@ -67,6 +52,36 @@ func download(t *testing.T, line string, carriers int) (perSecond float64, conne
 		w.relaySocket.Close()
 		l.Close()
 		time.Sleep(time.Minute) // quic-go forgets closed connections by timers
+	})
+	return connections
+}
+
+// download returns how many bytes of an endless response come per second over a
+// device's line, from 20 s after its beginning on, and over how many relay
+// connections in the end.
+func download(t *testing.T, line string, carriers int) (perSecond float64, connections int) {
+	t.Helper()
+	endless := func(w http.ResponseWriter, _ *http.Request) {
+		for p := make([]byte, 32<<10); ; {
+			if _, err := w.Write(p); err != nil {
+				return
+			}
+		}
+	}
+	connections = overLine(t, line, carriers, endless, func(_ *endpoint.Dialer, body io.Reader) {
+		const begin, end = 20 * time.Second, 30 * time.Second
+		n := 0
+		for start, p := time.Now(), make([]byte, 64<<10); time.Since(start) < end; {
+			m, err := body.Read(p)
+			if err != nil {
+				t.Error(err)
+				break
+			}
+			if time.Since(start) >= begin {
+				n += m
+			}
+		}
+		perSecond = float64(n) / (end - begin).Seconds()
 	})
 	return perSecond, connections
 }
@@ -89,5 +104,58 @@ func TestSpread(t *testing.T) {
 			t.Errorf("%s: %.2f times as fast over %d connections, want %v to %v times, over several: %v",
 				tc.line, some/one, connections, tc.least, tc.most, tc.several)
 		}
+	}
+}
+
+// TestEndIsNoGain has downloads end in the middle of a trial on a line where
+// several connections bring nothing: what a writer that has ended left in its log
+// goes on at the old rate, and does not count for a need that was met.
+func TestEndIsNoGain(t *testing.T) {
+	for _, size := range []int{8_000_000, 8_250_000, 8_500_000} {
+		file := func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", strconv.Itoa(size))
+			w.Write(make([]byte, size))
+		}
+		n := overLine(t, "rate=10M,queue=100ms", 0, file, func(_ *endpoint.Dialer, body io.Reader) {
+			if n, err := io.Copy(io.Discard, body); n != int64(size) || err != nil {
+				t.Errorf("read %d of %d bytes, %v", n, size, err)
+			}
+		})
+		if n != 1 {
+			t.Errorf("after %d bytes large streams go over %d connections, want 1", size, n)
+		}
+	}
+}
+
+// TestNeedIsMet has a writer of its own rate, which is more than one connection
+// brings: those that bring it stay for as long as it writes, although it is not
+// held back any more.
+func TestNeedIsMet(t *testing.T) {
+	const perSecond, seconds = 700_000, 60
+	live := func(w http.ResponseWriter, _ *http.Request) {
+		for range 10 * seconds {
+			time.Sleep(time.Second / 10)
+			w.Write(make([]byte, perSecond/10))
+		}
+	}
+	fewest := endpoint.MaxCarriers
+	overLine(t, "rate=10M,queue=100ms,down.loss=2%", 0, live, func(d *endpoint.Dialer, body io.Reader) {
+		start, p := time.Now(), make([]byte, 64<<10)
+		for {
+			_, err := body.Read(p)
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if time.Since(start) > seconds/2*time.Second {
+				fewest = min(fewest, len(d.Status().Carriers))
+			}
+		}
+	})
+	if fewest < 2 {
+		t.Errorf("a stream that needs several connections was left with %d", fewest)
 	}
 }
