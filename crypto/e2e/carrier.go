@@ -432,6 +432,10 @@ func (c *Conn) drop(k *carrier) {
 	if !k.sentFIN || !k.seenFIN {
 		if len(c.carriers) == 0 && (k.link == nil || k.link.reason() == nil) {
 			c.futile++ // once for all that a path had
+			if c.opener && c.futile >= maxFutile {
+				c.die(c.lossError(), wire.CodeTimeout)
+				return
+			}
 		}
 		pause = c.patience()
 	}
