@@ -20,8 +20,10 @@ const (
 	MaxCarriers = 8
 	// enough is a rate from which on nothing is tried: no film needs more.
 	enough = 100e6 / 8 // bytes per second
-	// worthwhile is what a trial has to gain.
+	// worthwhile is what a trial has to gain, and clearly what TCP has to, which
+	// takes the place of QUIC until the network changes.
 	worthwhile = 1.15
+	clearly    = 1.5
 
 	pressedLeast = 1500 * time.Millisecond // before a trial
 	fresh        = time.Second             // how old the latest sign of need may be
@@ -128,7 +130,7 @@ func (s *spreader) made() <-chan []*path {
 func (s *spreader) begin(before float64) {
 	h := s.h
 	tcp := h.path.hop.Protocol() == protocolTCP
-	instead := !tcp && (s.tcp == 0 && len(s.further) == 0 || s.tcp >= worthwhile*before)
+	instead := !tcp && (s.tcp == 0 && len(s.further) == 0 || s.tcp >= clearly*before)
 	in, out := h.session.Traffic()
 	n, dial := 1, h.d.dialer.DialTCP
 	if !instead {
@@ -199,9 +201,12 @@ func (s *spreader) judge(now time.Time, total int64, pressed bool) {
 	if t.stood.IsZero() {
 		return
 	}
-	over, rate := now.Sub(t.stood), s.speed.rate(now, trialTime)
+	over, rate, wanted := now.Sub(t.stood), s.speed.rate(now, trialTime), worthwhile
+	if t.instead {
+		wanted = clearly
+	}
 	switch {
-	case over >= trialStart+trialTime && rate >= worthwhile*t.before:
+	case over >= trialStart+trialTime && rate >= wanted*t.before:
 		s.keep(now, rate)
 	case pressed && over >= trialStart+trialTime, !pressed && over >= trialStart && rate < t.before:
 		s.undo(now, rate)

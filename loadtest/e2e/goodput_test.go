@@ -285,7 +285,7 @@ func (h *hops) settle(t *testing.T, w way, o http.Handler) (url string) {
 	}
 
 	relay := startIn(t, h.relay, "relay", command(context.Background(), t, "blindrelay", "serve", "--state", newState(t),
-		"--admit", "open", "--listen", "10.78.2.1:4433", "--listen-tcp", "10.78.2.1:443"))
+		"--admit", "open", "--listen", "10.78.2.1:4433", "--listen-tcp", "10.78.2.1:443", "--drain-timeout", "0s"))
 	a := agent{state: newState(t)}
 	a.process = startIn(t, h.home, "agent", command(context.Background(), t, "blindlink", "share",
 		"--to", "http://"+address, "--state", a.state, "--relay", relay.firstLine(t)))
