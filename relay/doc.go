@@ -3,7 +3,7 @@
 // buffer in memory. It holds no key of a payload, writes nothing to disk, and
 // has no state that must survive a restart.
 //
-//	r, err := relay.New(relay.Config{Admit: admit, BufferMemory: 1 << 30})
+//	r, err := relay.New(relay.Config{Admit: policy, BufferMemory: 1 << 30})
 //	go r.Serve(ctx, listener)
 //	...
 //	r.Drain(ctx, 30*time.Second)
@@ -13,8 +13,9 @@
 //
 //  1. A socket of transport/udp receives packets; transport turns them into a
 //     session: relay.go accepts it, session.go reads its HELLO. A session
-//     whose client proved a key is an agent's and registers its route
-//     (registry.go), over up to eight connections; any other is a device's.
+//     whose client proved a key is an agent's and, if the policy admits it
+//     (admission.go, package admit), registers its route (registry.go), over
+//     up to eight connections; any other is a device's.
 //  2. A device opens a stream. route.go reads the OPEN frame, finds the agent
 //     and the one of its connections where the device's streams go, reserves a
 //     share of the buffer memory, opens a stream to the agent and writes
@@ -28,6 +29,10 @@
 //
 // A forwarded stream costs four goroutines, an idle session one, besides the
 // two that its carrier has for each connection.
+//
+// Whom a policy admits for a time only is judged anew when that is over, and
+// everybody when the policy changes: who is no longer admitted is told so and
+// ended.
 //
 // A relay that is to be replaced is emptied first (drain.go): its endpoints are
 // asked to move, one after the other, and no new one comes in.
@@ -75,6 +80,8 @@
 //   - session: one connection between an endpoint and a relay.
 //   - stream: an ordered pair of halves in a session; forwarded streams join
 //     one of a device to one of an agent.
+//   - ticket: what an agent shows a relay to be admitted, signed by an issuer
+//     whom the relay's operator trusts.
 //   - attachment: the number under which an agent sees a device's session.
 //   - carrier: what brings a session's bytes: QUIC, or TLS on TCP.
 //   - viewer: a simulated person in a load test.

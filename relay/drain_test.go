@@ -113,7 +113,7 @@ func TestDrainServes(t *testing.T) {
 
 		w.wantAlive(s)
 		w.open(s.away, s.home)
-		if err := s.home.Update(w.ctx(), nil); err != nil {
+		if err := s.home.Update(w.ctx(), nil, ""); err != nil {
 			t.Error(err)
 		}
 		wantReset(t, w.ask(s.away), wire.CodeTokenRefused)

@@ -185,12 +185,12 @@ func TestTokensOfAll(t *testing.T) {
 		w.arrived(one, all)
 		w.arrived(two, all)
 		for _, a := range all {
-			if err := a.Update(w.ctx(), nil); err != nil {
+			if err := a.Update(w.ctx(), nil, ""); err != nil {
 				t.Fatal(err)
 			}
 			wantReset(t, w.ask(one), wire.CodeTokenRefused)
 			wantReset(t, w.ask(two), wire.CodeTokenRefused)
-			if err := a.Update(w.ctx(), []wire.TokenHash{token.Hash()}); err != nil {
+			if err := a.Update(w.ctx(), []wire.TokenHash{token.Hash()}, ""); err != nil {
 				t.Fatal(err)
 			}
 			w.arrived(one, all)

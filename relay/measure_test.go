@@ -92,7 +92,7 @@ func TestMeasureSlow(t *testing.T) {
 			st.Write(make([]byte, 1000))
 			time.Sleep(time.Second)
 			wantReset(t, w.say(sess, ask.Append(nil)), wire.CodeMeasureLimit)
-			if err := s.home.Update(w.ctx(), nil); err != nil {
+			if err := s.home.Update(w.ctx(), nil, ""); err != nil {
 				t.Error(err)
 			}
 			if down {

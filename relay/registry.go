@@ -24,9 +24,11 @@ type group struct {
 	instance wire.Instance
 
 	// guarded by registry.mu
-	tokens []wire.TokenHash    // replaced as a whole
-	agents []*agent            // at least one while the group is in the registry, at most wire.MaxConnections
-	places map[*session]*place // of devices that have streams; nil if there was none
+	tokens  []wire.TokenHash    // replaced as a whole
+	verdict verdict             // the latest; its grant is the agent's
+	ends    *time.Timer         // has the agent judged anew; nil while its grant has no end
+	agents  []*agent            // at least one while the group is in the registry, at most wire.MaxConnections
+	places  map[*session]*place // of devices that have streams; nil if there was none
 }
 
 // place is where a device's streams go while it has any.
@@ -66,7 +68,7 @@ func (r *registry) find(route wire.Route, token wire.Token) (*group, wire.Code) 
 // put makes a serve its route beside the connections of the same instance, and
 // returns those of another one, which it replaces. It returns false if there
 // are as many as there may be.
-func (r *registry) put(a *agent, reg wire.Register) (replaced []*agent, ok bool) {
+func (r *registry) put(a *agent, reg wire.Register, v verdict) (replaced []*agent, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[a.route]
@@ -80,17 +82,17 @@ func (r *registry) put(a *agent, reg wire.Register) (replaced []*agent, ok bool)
 		return nil, false
 	}
 	g.agents = append(g.agents, a)
-	g.tokens = reg.Tokens
+	g.tokens, g.verdict = reg.Tokens, v
 	a.group = g
 	r.groups[a.route] = g
 	return replaced, true
 }
 
-// update replaces the tokens of all connections of a's instance.
-func (r *registry) update(a *agent, tokens []wire.TokenHash) {
+// update replaces the tokens and the verdict of all connections of a's instance.
+func (r *registry) update(a *agent, tokens []wire.TokenHash, v verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a.group.tokens = tokens
+	a.group.tokens, a.group.verdict = tokens, v
 }
 
 // remove takes a away, and with its last connection the route, unless another
@@ -102,7 +104,13 @@ func (r *registry) remove(a *agent) {
 	if i := slices.Index(g.agents, a); i >= 0 {
 		g.agents = slices.Delete(slices.Clone(g.agents), i, i+1) // put may have handed the old slice out
 	}
-	if len(g.agents) == 0 && r.groups[g.route] == g {
+	if len(g.agents) > 0 {
+		return
+	}
+	if g.ends != nil {
+		g.ends.Stop()
+	}
+	if r.groups[g.route] == g {
 		delete(r.groups, g.route)
 	}
 }

@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/relay/jitter"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -22,9 +24,9 @@ const Patience = 10 * time.Second
 
 // Config is what a relay is made with. It is copied by New.
 type Config struct {
-	// Admit says whether the agent of a route may register. Nil admits none.
-	// It is called on the sessions' goroutines and must not block.
-	Admit func(wire.Route) bool
+	// Admit says whose agents may register. Nil admits none. SetPolicy replaces
+	// it. It is called on the sessions' goroutines and has 5 s.
+	Admit admit.Policy
 	// BufferMemory bounds what all forwarded streams hold together, in bytes:
 	// jitter buffers, QUIC receive windows and what a stream costs by itself.
 	// Required.
@@ -43,7 +45,7 @@ type Listener interface {
 
 // Relay forwards streams. Its methods may be called concurrently.
 type Relay struct {
-	admit   func(wire.Route) bool
+	policy  atomic.Pointer[policy]
 	log     *slog.Logger
 	budget  *jitter.Budget
 	waiting *waiting
@@ -76,7 +78,6 @@ func New(cfg Config) (*Relay, error) {
 		return nil, fmt.Errorf("buffer memory: %w", err)
 	}
 	r := &Relay{
-		admit:    cfg.Admit,
 		log:      cfg.Log,
 		budget:   budget,
 		waiting:  waiting,
@@ -84,9 +85,10 @@ func New(cfg Config) (*Relay, error) {
 		sessions: make(map[*session]struct{}),
 		emptied:  make(chan struct{}),
 	}
-	if r.admit == nil {
-		r.admit = func(wire.Route) bool { return false }
+	if cfg.Admit == nil {
+		cfg.Admit = admit.Allow{}
 	}
+	r.policy.Store(&policy{cfg.Admit})
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
@@ -224,19 +226,24 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 }
 
 func (s *session) shutdown(ctx context.Context) {
-	const text = "the relay is going down"
-	if s.sayGoodbye(wire.Goodbye{
+	s.leave(ctx, wire.Goodbye{
 		Code:       wire.CodeShutdown,
 		RetryAfter: uint32(1 + rand.Int64N(retryWithin.Milliseconds())),
-		Text:       text,
-	}) {
+		Text:       "the relay is going down",
+	})
+}
+
+// leave says goodbye and ends the session when the word has arrived, or ctx
+// ends.
+func (s *session) leave(ctx context.Context, g wire.Goodbye) {
+	if s.sayGoodbye(g) {
 		select {
 		case <-time.After(goodbyeFlight):
 		case <-s.Done():
 		case <-ctx.Done():
 		}
 	}
-	s.Close(wire.CodeShutdown, text)
+	s.Close(g.Code, g.Text)
 }
 
 // Collectors returns the relay's metrics for a Prometheus registry.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -196,13 +197,11 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 	if err != nil {
 		return nil, err
 	}
-	if !s.relay.admit(a.route) {
-		if s.relay.mayLog(time.Now()) {
-			s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and its route", "route", a.route.String())
-		}
-		return nil, &refusal{wire.CodeNotAdmitted, "the operator has not admitted route " + a.route.String()}
+	v, err := s.relay.judge(admit.Request{Route: a.route, Ticket: reg.Ticket})
+	if err != nil {
+		return nil, err
 	}
-	replaced, ok := s.relay.registry.put(a, reg)
+	replaced, ok := s.relay.registry.put(a, reg, v)
 	if !ok {
 		return nil, &refusal{wire.CodeTooManyConns, fmt.Sprintf("this agent has %d connections here already, which is the most", wire.MaxConnections)}
 	}
@@ -210,7 +209,8 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 	for _, old := range replaced {
 		old.session.Close(wire.CodeReplaced, "a newer agent with the same key took over")
 	}
-	if err := a.confirm(control); err != nil {
+	s.relay.abide(a.group)
+	if err := a.confirm(control, v); err != nil {
 		return nil, err
 	}
 	s.hold(control)
@@ -238,7 +238,7 @@ func (a *agent) later(st transport.Stream) error {
 	return fmt.Errorf("%w: type 0x%02x where 0x%02x is due", wire.ErrMalformed, uint8(f.Type), uint8(wire.FrameRegister))
 }
 
-// update takes the tokens of one more REGISTER.
+// update takes the tokens and the ticket of one more REGISTER.
 func (a *agent) update(st transport.Stream, payload []byte) error {
 	reg, err := wire.ParseRegister(payload)
 	if err != nil {
@@ -247,8 +247,13 @@ func (a *agent) update(st transport.Stream, payload []byte) error {
 	if reg.Instance != a.group.instance {
 		return fmt.Errorf("%w: REGISTER of another instance on the same connection", wire.ErrMalformed)
 	}
-	a.session.relay.registry.update(a, reg.Tokens)
-	if err := a.confirm(st); err != nil {
+	v, err := a.session.relay.judge(admit.Request{Route: a.route, Ticket: reg.Ticket})
+	if err != nil {
+		return err
+	}
+	a.session.relay.registry.update(a, reg.Tokens, v)
+	a.session.relay.abide(a.group)
+	if err := a.confirm(st, v); err != nil {
 		return err
 	}
 	st.CloseWrite() // fails only if the agent reads no more
@@ -257,8 +262,8 @@ func (a *agent) update(st transport.Stream, payload []byte) error {
 }
 
 // confirm answers a REGISTER.
-func (a *agent) confirm(st transport.Stream) error {
-	_, err := st.Write(wire.Registered{Route: a.route}.Append(nil))
+func (a *agent) confirm(st transport.Stream, v verdict) error {
+	_, err := st.Write(wire.Registered{Route: a.route, Valid: v.valid()}.Append(nil))
 	return err
 }
 

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/transporttest"
@@ -58,7 +59,7 @@ func TestReplaced(t *testing.T) {
 func TestNotAdmitted(t *testing.T) {
 	for name, cfg := range map[string]Config{
 		"nobody is":  {BufferMemory: 4 << 30},
-		"another is": {BufferMemory: 4 << 30, Admit: func(r wire.Route) bool { return r == wire.Route{1} }},
+		"another is": {BufferMemory: 4 << 30, Admit: admit.Allow{{1}: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, cfg, func(w *world) {
@@ -126,12 +127,12 @@ func TestTokens(t *testing.T) {
 		d := w.device(route)
 		w.wantRefused(d, wire.CodeTokenRefused)
 		for range 3 { // each update is a stream of its own, which must be given back
-			if err := a.Update(w.ctx(), []wire.TokenHash{wire.Token{1}.Hash(), token.Hash()}); err != nil {
+			if err := a.Update(w.ctx(), []wire.TokenHash{wire.Token{1}.Hash(), token.Hash()}, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
 		device, agent := w.open(d, a)
-		if err := a.Update(w.ctx(), nil); err != nil {
+		if err := a.Update(w.ctx(), nil, ""); err != nil {
 			t.Fatal(err)
 		}
 		wantReset(t, w.ask(d), wire.CodeTokenRefused)

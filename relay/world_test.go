@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/transporttest"
@@ -39,7 +40,7 @@ type world struct {
 }
 
 // admitAll is the configuration of most tests.
-var admitAll = Config{Admit: func(wire.Route) bool { return true }, BufferMemory: 4 << 30}
+var admitAll = Config{Admit: admit.Open{}, BufferMemory: 4 << 30}
 
 // site is where a relay runs. Its socket outlives the relay.
 type site struct {

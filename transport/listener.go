@@ -24,7 +24,7 @@ type Socket struct {
 // ListenConfig is what a relay listens with.
 type ListenConfig struct {
 	Sockets     []Socket
-	Certificate tls.Certificate
+	Certificate tls.Certificate // SetCertificate replaces it
 	// ResetKey signs stateless resets, TokenKey address validation tokens.
 	// Both must be the same after a restart.
 	ResetKey, TokenKey [32]byte
@@ -36,6 +36,7 @@ type ListenConfig struct {
 
 // Listener accepts sessions on all sockets of a relay.
 type Listener struct {
+	*shown
 	transports []*quic.Transport
 	listeners  []*quic.Listener
 	// sessions: sent to by the accept goroutines, one for each socket; closed
@@ -67,10 +68,10 @@ type attemptKey struct{}
 
 // Listen starts to accept connections. The listener does not own the sockets.
 func Listen(cfg ListenConfig) (*Listener, error) {
-	l := &Listener{sessions: make(chan Session, acceptQueue), done: make(chan struct{})}
+	l := &Listener{shown: show(cfg.Certificate), sessions: make(chan Session, acceptQueue), done: make(chan struct{})}
 	conf := RelayWindows().config()
 	conf.MaxIdleTimeout = RelayIdle
-	tlsConf := serverTLS(cfg.Certificate)
+	tlsConf := serverTLS(l.shown)
 	for _, s := range cfg.Sockets {
 		tr := &quic.Transport{
 			Conn:                  s.Conn,
@@ -94,13 +95,30 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 	return l, nil
 }
 
+// shown is the certificate of handshakes.
+type shown struct {
+	now atomic.Pointer[tls.Certificate]
+}
+
+func show(cert tls.Certificate) *shown {
+	s := &shown{}
+	s.now.Store(&cert)
+	return s
+}
+
+// SetCertificate replaces the certificate for the handshakes that begin from
+// now on. Sessions go on.
+func (s *shown) SetCertificate(cert tls.Certificate) { s.now.Store(&cert) }
+
+func (s *shown) get(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.now.Load(), nil }
+
 // serverTLS asks for the client's certificate and takes any, or none: an
 // agent's route is the hash of its key, and TLS has shown that it holds it.
-func serverTLS(cert tls.Certificate) *tls.Config {
+func serverTLS(cert *shown) *tls.Config {
 	c := &tls.Config{
 		MinVersion:             tls.VersionTLS13,
 		NextProtos:             []string{wire.ALPN},
-		Certificates:           []tls.Certificate{cert},
+		GetCertificate:         cert.get,
 		ClientAuth:             tls.RequestClientCert,
 		SessionTicketsDisabled: true,
 	}

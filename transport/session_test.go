@@ -36,6 +36,25 @@ func TestClientKey(t *testing.T) {
 	})
 }
 
+// TestSetCertificate shows another certificate to who comes next. The one who
+// is there does not notice.
+func TestSetCertificate(t *testing.T) {
+	carriers(t, func(w *world) {
+		t := w.t
+		endpoint, relay := w.dial(nil)
+		next := transporttest.Certificate(t)
+		w.ln.SetCertificate(next)
+		w.tcpLn.SetCertificate(next)
+		if _, err := w.connect(t.Context(), nil); !errors.Is(err, ErrWrongRelay) {
+			t.Errorf("who knows the key before: %v", err)
+		}
+		open(t, endpoint, relay)
+		w.ln.SetCertificate(w.cfg.Certificate)
+		w.tcpLn.SetCertificate(w.cfg.Certificate)
+		w.dial(nil)
+	})
+}
+
 func TestRTT(t *testing.T) {
 	carriers(t, func(w *world) {
 		t := w.t

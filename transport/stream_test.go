@@ -321,7 +321,7 @@ func dialQUIC(w *world, windows Windows) (client, server *quic.Conn) {
 	w.ln.Close()
 	tr := &quic.Transport{Conn: w.net.relay, ConnectionIDLength: connIDLen}
 	w.t.Cleanup(func() { tr.Close() })
-	ln, err := tr.Listen(serverTLS(w.cfg.Certificate), windows.config())
+	ln, err := tr.Listen(serverTLS(show(w.cfg.Certificate)), windows.config())
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -286,7 +286,7 @@ func dialTCPWith(w *world, windows Windows) (client, server *tcpSession) {
 	}
 	there := <-raw
 	a := tls.Client(here, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{wire.ALPN}})
-	b := tls.Server(there, serverTLS(w.cfg.Certificate))
+	b := tls.Server(there, serverTLS(show(w.cfg.Certificate)))
 	done := make(chan error)
 	go func() { done <- b.Handshake() }()
 	if err := errors.Join(a.Handshake(), <-done); err != nil {

@@ -15,8 +15,8 @@ import (
 // TCPListenConfig is what a relay listens with for endpoints whose network
 // blocks UDP.
 type TCPListenConfig struct {
-	Socket      net.Listener // owned by the listener from then on
-	Certificate tls.Certificate
+	Socket      net.Listener    // owned by the listener from then on
+	Certificate tls.Certificate // SetCertificate replaces it
 	// Failed is called as that of ListenConfig.
 	Failed func(wire.Code)
 }
@@ -28,6 +28,7 @@ const tcpHandshakes = 256
 
 // TCPListener accepts sessions over TLS on TCP.
 type TCPListener struct {
+	*shown
 	cfg     TCPListenConfig
 	tlsConf *tls.Config
 	// sent to by the handshakes' goroutines, closed by nobody, emptied by Stop
@@ -45,9 +46,10 @@ type TCPListener struct {
 // ListenTCP starts to accept connections.
 func ListenTCP(cfg TCPListenConfig) *TCPListener {
 	l := &TCPListener{
-		cfg: cfg, tlsConf: serverTLS(cfg.Certificate),
+		shown: show(cfg.Certificate), cfg: cfg,
 		accepted: make(chan Session, acceptQueue), done: make(chan struct{}),
 	}
+	l.tlsConf = serverTLS(l.shown)
 	if l.cfg.Failed == nil {
 		l.cfg.Failed = func(wire.Code) {}
 	}

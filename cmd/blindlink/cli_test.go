@@ -125,6 +125,7 @@ func TestRelayLine(t *testing.T) {
 	}{
 		{endpoint.RelayStatus{Relay: "192.0.2.1:1#pin", State: "reachable", Protocol: "QUIC", Connections: 1, RTT: 12_340_000}, "192.0.2.1:1 reachable since %, QUIC, round trip 12.3ms"},
 		{endpoint.RelayStatus{Relay: "r.example:1", Address: "192.0.2.1", State: "leaving", Protocol: "QUIC, TCP", Connections: 3}, "r.example:1 (192.0.2.1) leaving since %, QUIC, TCP, 3 connections"},
+		{endpoint.RelayStatus{Relay: "r.example:1", State: "reachable", Protocol: "QUIC", Until: since}, "r.example:1 reachable since %, QUIC, ticket until " + when(since)},
 		{endpoint.RelayStatus{Relay: "r.example:1", State: "connecting", Error: "no"}, "r.example:1 connecting since %: no"},
 	} {
 		c.status.Since = since

@@ -15,8 +15,9 @@ import (
 
 type shareCmd struct {
 	homeState
-	Relay relays `required:"" placeholder:"HOST:PORT[/TCPPORT][#PIN]" help:"Relay to be reachable through, as 'blindrelay serve' prints it; may be given up to 3 times. HOST may be a name that stands for many relays: its SRV records _blindrelay._udp.HOST, else all its addresses; two of them are used at a time. Without #PIN their certificate must be publicly trusted for HOST."`
-	To    target `required:"" placeholder:"URL" help:"The media server: http://HOST:PORT, https://HOST, or tcp://HOST:PORT for anything else."`
+	Relay  relays `required:"" placeholder:"HOST:PORT[/TCPPORT][#PIN]" help:"Relay to be reachable through, as 'blindrelay serve' prints it; may be given up to 3 times. HOST may be a name that stands for many relays: its SRV records _blindrelay._udp.HOST, else all its addresses; two of them are used at a time. Without #PIN their certificate must be publicly trusted for HOST."`
+	To     target `required:"" placeholder:"URL" help:"The media server: http://HOST:PORT, https://HOST, or tcp://HOST:PORT for anything else."`
+	Ticket string `placeholder:"FILE" help:"File with the ticket by which the relays' operator admits this server, closed to other users. It is read again when it changes."`
 }
 
 // Run makes the media server reachable until it is told to stop.
@@ -24,6 +25,12 @@ func (c *shareCmd) Run(a *app) error {
 	dir, err := c.dir()
 	if err != nil {
 		return err
+	}
+	ticket := ""
+	if c.Ticket != "" {
+		if ticket, err = readTicket(c.Ticket); err != nil {
+			return err
+		}
 	}
 	home, err := pair.OpenHome(dir)
 	if errors.Is(err, pair.ErrInUse) {
@@ -40,7 +47,7 @@ func (c *shareCmd) Run(a *app) error {
 	defer control.Close()
 	asks := new(approvals)
 	agent, err := endpoint.NewAgent(endpoint.AgentConfig{
-		Home: home, Relays: c.Relay, Approve: asks.approve, Log: a.log,
+		Home: home, Relays: c.Relay, Ticket: ticket, Approve: asks.approve, Log: a.log,
 	})
 	if err != nil {
 		return err
@@ -56,6 +63,16 @@ func (c *shareCmd) Run(a *app) error {
 		origin,
 		func(ctx context.Context) error { return serveControl(ctx, control, a.log, o.serve) },
 		func(ctx context.Context) error { return c.announce(ctx, a, o) },
+		func(ctx context.Context) error {
+			if c.Ticket == "" {
+				<-ctx.Done()
+				return nil
+			}
+			tick := time.NewTicker(ticketCheck)
+			defer tick.Stop()
+			followTicket(ctx, c.Ticket, ticket, tick.C, agent.Renew, a.log)
+			return nil
+		},
 	)
 }
 
@@ -128,6 +145,12 @@ func hintAt(err error, route wire.Route, say func(string, ...any)) {
 	case closed != nil && closed.Code == wire.CodeNotAdmitted:
 		say("the relay's operator has to admit this server's route; blindlink goes on trying",
 			"route", route.String(), "operator_types", "blindrelay serve --allow "+route.String())
+	case closed != nil && closed.Code == wire.CodeTicketMissing:
+		say("the relay's operator has to give this server a ticket; put it into a file that only you can read and start share with --ticket FILE",
+			"route", route.String())
+	case closed != nil && (closed.Code == wire.CodeTicketRefused || closed.Code == wire.CodeTicketExpired):
+		say("the relay's operator has to give this server a new ticket; put it into the file of --ticket, nothing has to be restarted",
+			"route", route.String())
 	default:
 		say("not reachable yet; blindlink goes on trying")
 	}

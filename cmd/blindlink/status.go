@@ -225,6 +225,9 @@ func printRelay(t io.Writer, r endpoint.RelayStatus) {
 	if r.RTT > 0 {
 		text += fmt.Sprintf(", round trip %v", r.RTT.Round(100*time.Microsecond))
 	}
+	if !r.Until.IsZero() {
+		text += ", ticket until " + when(r.Until)
+	}
 	if r.Error != "" {
 		text += ": " + r.Error
 	}

@@ -156,7 +156,7 @@ type drainCmd struct {
 
 func (c *drainCmd) Run(ctx context.Context) error {
 	if c.Timeout < 0 {
-		return usageError{"--timeout takes a time from 0 on, for example 30s"}
+		return usageError{"--timeout takes a time from 0 on, for example 30s", "timeout"}
 	}
 	if c.State == "" {
 		c.State = defaultStateDir(os.Getenv)

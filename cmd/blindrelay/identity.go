@@ -59,6 +59,15 @@ func (f identityFiles) load() (*identity, error) {
 	return id, err
 }
 
+// reload returns the certificate as the files have it now.
+func (f identityFiles) reload() (tls.Certificate, error) {
+	keyPEM, err := f.secret(f.tlsKey, "hop.key", func() ([]byte, error) { return nil, errors.New("it is no longer there") })
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	return f.certify(keyPEM)
+}
+
 // certify returns the certificate of the key: the one in the file, or else one
 // that the key signs for itself, which clients recognize by the pin of its key.
 func (f identityFiles) certify(keyPEM []byte) (tls.Certificate, error) {

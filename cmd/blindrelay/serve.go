@@ -8,7 +8,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/blindrelay/blindrelay/relay"
@@ -19,53 +21,60 @@ import (
 )
 
 type serveCmd struct {
-	Listen    string      `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
-	ListenTCP *string     `name:"listen-tcp" placeholder:"HOST:PORT" help:"TCP address for endpoints whose network blocks UDP, best with port 443; \"\" is none. Default that of --listen, the same port."`
-	State     string      `placeholder:"DIR" type:"path" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
-	Ops       string      `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
-	Admit     string      `enum:"none,open" default:"none" placeholder:"none|open" help:"open: admit every agent. none: only those of --allow. Default ${default}."`
-	Allow     []routeFlag `placeholder:"ROUTE" help:"Admit the agent of this route, as blindlink prints it. May be given again, or with commas."`
+	Config    string  `type:"path" placeholder:"FILE" help:"Config file, whose keys are the flags below with _ for -; \"blindrelay config\" prints one. Flags and variables go before it. Default none."`
+	Listen    string  `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
+	ListenTCP *string `name:"listen-tcp" placeholder:"HOST:PORT" example:":443" help:"TCP address for endpoints whose network blocks UDP, best with port 443; \"\" is none. Default that of --listen, the same port."`
+	State     string  `placeholder:"DIR" type:"path" example:"/var/lib/blindrelay" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
+	Ops       string  `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
 
-	BufferMemory byteSize `placeholder:"SIZE" help:"Memory that all forwarded streams together may hold, buffers and QUIC windows. Default a quarter of the memory of the machine or of the control group."`
+	admission
+
+	BufferMemory byteSize `placeholder:"SIZE" example:"256M" help:"Memory that all forwarded streams together may hold, buffers and QUIC windows. Default a quarter of the memory of the machine or of the control group."`
 	JitterBuffer byteSize `default:"1M" placeholder:"SIZE" help:"What one direction of one stream may buffer. Default ${default}."`
 
-	TLSCert  string `name:"tls-cert" type:"path" placeholder:"FILE" help:"Certificate chain (PEM) that is publicly trusted for this host, so that agents need no #PIN. Needs --tls-key."`
-	TLSKey   string `name:"tls-key" type:"path" placeholder:"FILE" help:"Private key (PEM) in place of hop.key in the state directory. Replicas of a relay share it."`
-	ResetKey string `type:"path" placeholder:"FILE" help:"32 bytes in base64 in place of reset.key in the state directory. Replicas share it."`
-	TokenKey string `type:"path" placeholder:"FILE" help:"32 bytes in base64 in place of token.key in the state directory. Replicas share it."`
+	TLSCert  string `name:"tls-cert" type:"path" placeholder:"FILE" example:"/etc/blindrelay/fullchain.pem" reload:"" help:"Certificate chain (PEM) that is publicly trusted for this host, so that agents need no #PIN. Needs --tls-key."`
+	TLSKey   string `name:"tls-key" type:"path" placeholder:"FILE" example:"/etc/blindrelay/privkey.pem" reload:"" help:"Private key (PEM) in place of hop.key in the state directory. Replicas of a relay share it."`
+	ResetKey string `type:"path" placeholder:"FILE" example:"/etc/blindrelay/reset.key" help:"32 bytes in base64 in place of reset.key in the state directory. Replicas share it."`
+	TokenKey string `type:"path" placeholder:"FILE" example:"/etc/blindrelay/token.key" help:"32 bytes in base64 in place of token.key in the state directory. Replicas share it."`
 
 	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"How long endpoints may take to move elsewhere after SIGTERM or SIGINT, before the relay ends their sessions; 0: it does so at once. Default ${default}."`
 
-	Sockets   int        `placeholder:"N" help:"UDP sockets that share the port. Default one for each core."`
+	Sockets   int        `placeholder:"N" example:"2" help:"UDP sockets that share the port. Default one for each core."`
 	LogFormat string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
-	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" reload:"" help:"debug, info, warn or error. Default ${default}."`
 }
 
 // endWithin bounds everything between the end of a drain and the end.
 const endWithin = 4 * time.Second
 
-func (c *serveCmd) Run(ctx context.Context) error {
+func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
+	hangup := make(chan os.Signal, 1) // sent to by the runtime; one signal stands for all that come meanwhile
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 	if err := c.check(); err != nil {
 		return err
 	}
 	// quic-go would print about small socket buffers by itself; the sockets'
 	// warnings say it with what to do.
 	os.Setenv("QUIC_GO_DISABLE_RECEIVE_BUFFER_WARNING", "true")
-	log := c.logger(os.Stderr)
+	now := &live{loaded: l}
+	now.level.Set(c.LogLevel)
+	log := c.logger(os.Stderr, &now.level)
+	now.log = log
 	if err := noCore(); err != nil {
 		return err
 	}
 
-	id, err := identityFiles{
-		dir:     c.State,
-		tlsCert: c.TLSCert, tlsKey: c.TLSKey,
-		resetKey: c.ResetKey, tokenKey: c.TokenKey,
-	}.load()
+	id, err := c.identity().load()
 	if err != nil {
 		return err
 	}
+	if err := now.admit(c); err != nil {
+		return err
+	}
+	defer func() { closePolicy(now.policy) }()
 	r, err := relay.New(relay.Config{
-		Admit:        c.admits(),
+		Admit:        now.policy,
 		BufferMemory: int64(c.BufferMemory),
 		JitterBuffer: int(c.JitterBuffer),
 		Log:          log,
@@ -111,6 +120,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 
 	listeners := []listener{ln}
+	now.relay, now.pin, now.shown = r, transport.PinOf(id.certificate.Leaf), []certified{ln}
 	udpPort := sockets.Conns()[0].LocalAddr().(*net.UDPAddr).Port
 	tcpPort := udpPort
 	if address := c.tcpAddress(udpPort); address != "" {
@@ -120,11 +130,13 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		}
 		defer tcp.Close()
 		listeners, tcpPort = append(listeners, tcp), port
+		now.shown = append(now.shown, tcp)
 	}
 
 	if err := c.announce(log, id, udpPort, tcpPort); err != nil {
 		return err
 	}
+	background.Go(func() { now.follow(ctx, hangup) })
 	if o != nil {
 		o.ready.Store(true)
 	}
@@ -178,21 +190,22 @@ func (c *serveCmd) serve(ctx context.Context, r *relay.Relay, listeners []listen
 // check finds what flags cannot say together, and fills in defaults that
 // depend on the machine.
 func (c *serveCmd) check() error {
+	if err := c.admission.check(); err != nil {
+		return err
+	}
 	switch {
-	case c.Admit == "open" && len(c.Allow) > 0:
-		return usageError{"--admit open admits every agent, which leaves --allow without effect: give one of the two"}
 	case c.TLSCert != "" && c.TLSKey == "":
-		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE"}
+		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE", "tls-cert"}
 	case c.DrainTimeout < 0:
-		return usageError{"--drain-timeout takes a time from 0 on, for example 30s"}
+		return usageError{"--drain-timeout takes a time from 0 on, for example 30s", "drain-timeout"}
 	case c.Sockets < 0:
-		return usageError{"--sockets takes a number from 1, or none for one for each core"}
+		return usageError{"--sockets takes a number from 1, or none for one for each core", "sockets"}
 	}
 	if c.State == "" {
 		c.State = defaultStateDir(os.Getenv)
 	}
 	if c.State == "" && (c.TLSKey == "" || c.ResetKey == "" || c.TokenKey == "") {
-		return usageError{"there is no home directory to keep the relay's identity in: --state DIR says where"}
+		return usageError{"there is no home directory to keep the relay's identity in: --state DIR says where", "state"}
 	}
 	if c.BufferMemory == 0 {
 		memory := machineMemory(os.DirFS("/"))
@@ -204,23 +217,20 @@ func (c *serveCmd) check() error {
 	return nil
 }
 
-func (c *serveCmd) logger(w *os.File) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: c.LogLevel}
+func (c *serveCmd) identity() identityFiles {
+	return identityFiles{
+		dir:     c.State,
+		tlsCert: c.TLSCert, tlsKey: c.TLSKey,
+		resetKey: c.ResetKey, tokenKey: c.TokenKey,
+	}
+}
+
+func (c *serveCmd) logger(w *os.File, level slog.Leveler) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
 	if c.LogFormat == "text" || c.LogFormat == "auto" && term.IsTerminal(int(w.Fd())) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
-}
-
-func (c *serveCmd) admits() func(wire.Route) bool {
-	if c.Admit == "open" {
-		return func(wire.Route) bool { return true }
-	}
-	allowed := make(map[wire.Route]bool)
-	for _, r := range c.Allow {
-		allowed[wire.Route(r)] = true
-	}
-	return func(r wire.Route) bool { return allowed[r] }
 }
 
 func listen(sockets *udp.Group, id *identity, failed func(wire.Code)) (*transport.Listener, error) {
@@ -246,12 +256,7 @@ func (c *serveCmd) announce(log *slog.Logger, id *identity, udpPort, tcpPort int
 		address.TCPPort = uint16(tcpPort)
 	}
 	log.Info("listening", "address", address.String(), "buffer_memory", int64(c.BufferMemory), "state", c.State)
-	switch {
-	case c.Admit == "open":
-		log.Warn("every agent is admitted (--admit open)")
-	case len(c.Allow) == 0:
-		log.Warn("no agent is admitted: start with --allow ROUTE for each agent, which says its route when it is refused, or with --admit open for all")
-	}
+	c.admission.announce(log)
 	if c.TLSCert != "" && time.Now().After(leaf.NotAfter) {
 		log.Warn("the certificate of --tls-cert has expired", "at", leaf.NotAfter)
 	}

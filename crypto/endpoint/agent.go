@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
@@ -27,6 +28,9 @@ type AgentConfig struct {
 	// keeps itself registered at the two that come first for its route and
 	// work. The Home keeps Relays for invites.
 	Relays []wire.Relay
+	// Ticket is what relays are shown that admit agents by tickets, at most
+	// wire.MaxTicket bytes; "" is none. Renew replaces it.
+	Ticket string
 	// Approve asks the owner about a device whose invite demands it. Nil
 	// refuses such devices.
 	Approve pair.Approver
@@ -52,6 +56,9 @@ type Agent struct {
 	cert   tls.Certificate
 	relays []wire.Relay // as configured
 	roster *roster
+
+	ticket  atomic.Pointer[string] // never nil
+	renewed signal                 // there is a new ticket
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -90,6 +97,7 @@ func prepare(cfg AgentConfig, r fleet.Resolver) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{home: cfg.Home, log: cfg.Log, cert: route.Certificate(), relays: slices.Clone(cfg.Relays)}
+	a.ticket.Store(&cfg.Ticket)
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.server, err = e2e.NewServer(e2e.ServerConfig{
 		Identity: id,
@@ -207,6 +215,14 @@ func (a *Agent) Enforce() {
 // after each change.
 func (a *Agent) Publish(ctx context.Context) error {
 	return a.roster.publish(ctx)
+}
+
+// Renew replaces the ticket: relays at which the agent is registered are shown
+// it at once and go on, those that did not take the one before are tried again.
+func (a *Agent) Renew(ticket string) {
+	a.ticket.Store(&ticket)
+	a.renewed.broadcast()
+	a.roster.forgive()
 }
 
 // Close takes the route from the relays, ends every session, and waits.

@@ -23,7 +23,7 @@ func (r *roster) attempt(g *agenda, p *place, why purpose) {
 	r.attempts++
 	relay := p.address()
 	g.run(func() {
-		changed := r.agent.home.Changed()
+		changed, renewed := r.agent.home.Changed(), r.agent.renewed.next()
 		l, err := r.register(p, relay.Relay, why)
 		r.mu.Lock()
 		p.began = time.Time{}
@@ -36,7 +36,7 @@ func (r *roster) attempt(g *agenda, p *place, why purpose) {
 		r.mu.Unlock()
 		r.moved.broadcast()
 		if err == nil {
-			err = l.serve(r.agent.ctx, changed)
+			err = l.serve(r.agent.ctx, changed, renewed)
 			r.left(l, err)
 		}
 	})
@@ -131,4 +131,18 @@ func (r *roster) lost(p *place, err error, after time.Duration) {
 		p.said = text
 		r.agent.log.Warn("not reachable", "relay", p.String(), "error", err, "next_try", wait.Round(time.Millisecond))
 	}
+}
+
+// forgive has relays tried again at once that did not take the ticket.
+func (r *roster) forgive() {
+	r.mu.Lock()
+	for _, p := range r.places {
+		switch codeOf(p.err) {
+		case wire.CodeTicketMissing, wire.CodeTicketRefused, wire.CodeTicketExpired:
+			p.next, p.later = time.Time{}, time.Time{}
+			p.retry.reset()
+		}
+	}
+	r.mu.Unlock()
+	r.moved.broadcast()
 }

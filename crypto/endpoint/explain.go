@@ -15,6 +15,10 @@ var hints = map[wire.Code]string{
 	wire.CodeVersion:        "the relay speaks another version of the protocol: update blindlink or ask the operator to update the relay",
 	wire.CodeShutdown:       "the relay is going down; this side comes back by itself",
 	wire.CodeNotAdmitted:    "the relay does not admit this server: its operator has to allow the route",
+	wire.CodeTicketMissing:  "the relay admits this server only with a ticket from its operator",
+	wire.CodeTicketRefused:  "the relay does not take this server's ticket: ask its operator for a new one and put it into the file of --ticket",
+	wire.CodeTicketExpired:  "the time for which the relay admits this server is over: ask its operator for a new ticket and put it into the file of --ticket",
+	wire.CodeAdmitFailed:    "the relay could not find out whether it admits this server; this side tries again by itself",
 	wire.CodeReplaced:       "another blindlink with the same state directory took this server's place: is `share` running twice, or on a copy of this machine?",
 	wire.CodeRouteUnknown:   "the relay knows no agent for this server: is `blindlink share` running at home, connected to this relay, and remote access on?",
 	wire.CodeTokenRefused:   "the relay does not let this device through: it was revoked, remote access is off, or its invite was used or has expired; ask the owner for a new invite",
@@ -78,7 +82,8 @@ func hopeless(err error) bool {
 		return true
 	}
 	switch codeOf(err) {
-	case wire.CodeVersion, wire.CodeNotAdmitted, wire.CodeReplaced, wire.CodeTokenRefused, wire.CodeRefused, wire.CodeOff:
+	case wire.CodeVersion, wire.CodeNotAdmitted, wire.CodeTicketMissing, wire.CodeTicketRefused, wire.CodeTicketExpired,
+		wire.CodeReplaced, wire.CodeTokenRefused, wire.CodeRefused, wire.CodeOff:
 		return true
 	}
 	return false

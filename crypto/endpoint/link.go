@@ -25,6 +25,8 @@ const (
 	// the keep-alives, which are sent each 2 s.
 	longestSilence = 4 * time.Second
 	silenceCheck   = 500 * time.Millisecond
+	// ticketNotice is how long before its end the owner is told of a ticket.
+	ticketNotice = time.Hour
 )
 
 // Words for the state of the way to a relay.
@@ -69,7 +71,7 @@ func (r *roster) register(p *place, relay wire.Relay, why purpose) (*link, error
 		return nil, err
 	}
 	defer done()
-	reg, err := hop.Register(ctx, sess, wire.Register{Instance: r.instance, Tokens: r.agent.home.Tokens()})
+	reg, err := hop.Register(ctx, sess, wire.Register{Instance: r.instance, Tokens: r.agent.home.Tokens(), Ticket: *r.agent.ticket.Load()})
 	if err != nil {
 		return nil, r.explain(err)
 	}
@@ -78,8 +80,11 @@ func (r *roster) register(p *place, relay wire.Relay, why purpose) (*link, error
 
 // explain adds what the operator has to type where the route is not admitted.
 func (r *roster) explain(err error) error {
-	if codeOf(err) == wire.CodeNotAdmitted {
+	switch codeOf(err) {
+	case wire.CodeNotAdmitted:
 		return fmt.Errorf("the relay does not admit this server; its operator has to start it with: --allow %s (%w)", r.agent.home.Route(), err)
+	case wire.CodeTicketMissing:
+		return fmt.Errorf("the relay admits this server only with a ticket: ask its operator for one for the route %s, put it into a file that only you can read, and start share with --ticket FILE (%w)", r.agent.home.Route(), err)
 	}
 	return explain(err)
 }
@@ -101,14 +106,15 @@ func (l *link) end(why error) {
 }
 
 // serve takes the streams that the relay brings, and keeps its list of tokens
-// up to date, until the registration ends. It returns why. Changed is the
-// Home's channel from before the registration.
-func (l *link) serve(ctx context.Context, changed <-chan struct{}) error {
+// and the ticket up to date, until the registration ends. It returns why.
+// Changed is the Home's channel from before the registration, renewed the
+// agent's.
+func (l *link) serve(ctx context.Context, changed, renewed <-chan struct{}) error {
 	code := wire.CodeNone
 	serving, stop := context.WithCancel(ctx)
 	var wait sync.WaitGroup
 	wait.Go(func() { l.accept(serving) })
-	wait.Go(func() { l.follow(serving, changed) })
+	wait.Go(func() { l.follow(serving, changed, renewed) })
 	defer func() {
 		stop()
 		l.reg.Close(code, "")
@@ -143,6 +149,7 @@ func (l *link) serve(ctx context.Context, changed <-chan struct{}) error {
 				code = wire.CodeTimeout
 				return errSilent
 			}
+			l.roster.warn(l.place, l.reg.Until())
 		case err := <-l.ending:
 			if errors.Is(err, errOff) {
 				code = wire.CodeOff
@@ -162,16 +169,31 @@ func (l *link) moveAfter(d time.Duration) {
 	l.roster.moved.broadcast()
 }
 
-// follow tells the relay of every change of the Home.
-func (l *link) follow(ctx context.Context, changed <-chan struct{}) {
+// warn tells the owner, once, of a ticket that ends soon.
+func (r *roster) warn(p *place, until time.Time) {
+	if until.IsZero() || time.Until(until) > ticketNotice {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := until.Sub(p.warned).Abs(); d <= 2*time.Second { // relays count in seconds
+		return
+	}
+	p.warned = until
+	r.agent.log.Warn("the ticket for the relay ends soon: ask its operator for a new one and put it into the file of --ticket; nothing has to be restarted", "relay", p.String(), "at", until.UTC())
+}
+
+// follow tells the relay of every change of the Home, and of a new ticket.
+func (l *link) follow(ctx context.Context, changed, renewed <-chan struct{}) {
 	home := l.roster.agent.home
 	for {
 		select {
 		case <-changed:
+		case <-renewed:
 		case <-ctx.Done():
 			return
 		}
-		changed = home.Changed()
+		changed, renewed = home.Changed(), l.roster.agent.renewed.next()
 		if !home.Enabled() {
 			l.roster.agent.Enforce() // the devices are told before their way is cut
 			l.end(errOff)
@@ -184,15 +206,16 @@ func (l *link) follow(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// update tells the relay which tokens it may let in now.
+// update tells the relay which tokens it may let in now, and the ticket.
 func (l *link) update(ctx context.Context) error {
 	done, err := l.place.beginUpdate(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if err := l.reg.Update(ctx, l.roster.agent.home.Tokens()); err != nil {
-		return fmt.Errorf("tell the relay which devices may come: %w", err)
+	agent := l.roster.agent
+	if err := l.reg.Update(ctx, agent.home.Tokens(), *agent.ticket.Load()); err != nil {
+		return l.roster.explain(fmt.Errorf("tell the relay which devices may come: %w", err))
 	}
 	return nil
 }

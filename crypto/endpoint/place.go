@@ -38,6 +38,8 @@ type place struct {
 	err   error     // why there is no link; nil before the first attempt, and while there is one
 	said  string    // the latest failure that was logged
 
+	warned time.Time // the end of the ticket that was logged last
+
 	began time.Time // when the attempt that is under way began; zero while none is
 	retry backoff
 	next  time.Time // no attempt at a first link before

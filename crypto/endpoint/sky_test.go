@@ -216,6 +216,8 @@ type fakeRelay struct {
 
 	mu     sync.Mutex
 	refuse wire.Code // said at HELLO; CodeNone: everybody is registered
+	ticket string    // demanded at REGISTER; "": none
+	valid  uint32    // seconds, said in REGISTERED
 	hellos int
 	agents []*registered
 }
@@ -288,24 +290,62 @@ func (r *fakeRelay) serve(sess transport.Session) {
 		r.sky.t.Error(err)
 		return
 	}
+	if code := r.judge(reg); code != wire.CodeNone {
+		sess.Close(code, "as the test wants it")
+		return
+	}
 	own := &registered{sess, control, reg.Instance}
 	r.mu.Lock()
 	r.agents = append(r.agents, own)
 	r.mu.Unlock()
-	control.Write(wire.Registered{}.Append(wire.Welcome{Version: wire.MaxVersion}.Append(nil)))
+	control.Write(wire.Registered{Valid: r.lasts()}.Append(wire.Welcome{Version: wire.MaxVersion}.Append(nil)))
 	for {
 		update, err := sess.AcceptStream(ctx)
 		if err != nil {
 			break
 		}
-		if _, err := wire.ReadFrame(update); err == nil {
-			update.Write(wire.Registered{}.Append(nil))
+		if f, err := wire.ReadFrame(update); err == nil {
+			reg, err := wire.ParseRegister(f.Payload)
+			if err != nil {
+				r.sky.t.Error(err)
+			}
+			if code := r.judge(reg); code != wire.CodeNone {
+				sess.Close(code, "as the test wants it")
+				continue
+			}
+			update.Write(wire.Registered{Valid: r.lasts()}.Append(nil))
 			update.CloseWrite()
 		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.agents = slices.DeleteFunc(r.agents, func(a *registered) bool { return a == own })
+}
+
+// judge looks at the ticket.
+func (r *fakeRelay) judge(reg wire.Register) wire.Code {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.ticket == "" || r.ticket == reg.Ticket:
+		return wire.CodeNone
+	case reg.Ticket == "":
+		return wire.CodeTicketMissing
+	}
+	return wire.CodeTicketRefused
+}
+
+// demand has the relay take one ticket alone, which lasts for so many seconds.
+func (r *fakeRelay) demand(ticket string, valid uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ticket, r.valid = ticket, valid
+}
+
+func (r *fakeRelay) lasts() uint32 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.valid
 }
 
 // count returns how many connections are registered.

@@ -20,6 +20,7 @@ type RelayStatus struct {
 	Protocol    string        `json:"protocol,omitempty"`    // "QUIC", "TCP", or both while one replaces the other
 	Connections int           `json:"connections,omitempty"` // of an agent: as many as its devices need
 	RTT         time.Duration `json:"rtt_ns"`                // round trip to the relay; 0 if unknown
+	Until       time.Time     `json:"ticket_until,omitzero"` // of an agent: when the ticket for the relay ends
 	Error       string        `json:"error,omitempty"`       // why it is not reachable, or not better
 }
 
@@ -95,7 +96,7 @@ func (p *place) status() RelayStatus {
 		} else if protocol != s.Protocol {
 			s.Protocol = "QUIC, TCP"
 		}
-		s.RTT = l.reg.RTT() // of the latest
+		s.RTT, s.Until = l.reg.RTT(), l.reg.Until() // of the latest
 	}
 	if p.err != nil {
 		s.Error = p.err.Error()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
 	"github.com/blindrelay/blindrelay/relay"
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/udp"
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -58,7 +59,7 @@ func Start(cfg Config) (*Relay, error) {
 	}
 	r := &Relay{served: make(chan error, 1)}
 	r.relay, err = relay.New(relay.Config{
-		Admit:        func(wire.Route) bool { return true },
+		Admit:        admit.Open{},
 		BufferMemory: cfg.BufferMemory,
 		JitterBuffer: cfg.JitterBuffer,
 		Log:          cfg.Log,

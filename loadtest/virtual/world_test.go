@@ -14,6 +14,7 @@ import (
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/relay"
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/transporttest"
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -88,7 +89,7 @@ func (w *world) startRelayBehind(between func(relay.Listener) relay.Listener) (r
 		w.t.Fatal(err)
 	}
 	r, err = relay.New(relay.Config{
-		Admit:        func(wire.Route) bool { return true },
+		Admit:        admit.Open{},
 		BufferMemory: 64 << 20,
 	})
 	if err != nil {

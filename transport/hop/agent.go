@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport"
@@ -14,16 +15,18 @@ import (
 type Registration struct {
 	*control
 	instance wire.Instance
+	until    atomic.Int64 // when the ticket ends, Unix seconds; 0: it does not
 }
 
 // Register makes the route of the session's client key reachable for the
-// tokens, at most wire.MaxTokens, and waits for the relay's word. Other
+// tokens, at most wire.MaxTokens, shows the relay the ticket, at most
+// wire.MaxTicket bytes, and waits for the relay's word. Other
 // sessions of the same instance have the new tokens from then on, too; those of
 // another instance are closed with wire.CodeReplaced. The session belongs to
 // the registration from then on, also if Register fails. A refusal is a
 // *wire.ClosedError.
 func Register(ctx context.Context, sess transport.Session, reg wire.Register) (*Registration, error) {
-	if err := checkTokens(reg.Tokens); err != nil {
+	if err := check(reg); err != nil {
 		sess.Close(wire.CodeNone, "")
 		return nil, err
 	}
@@ -31,43 +34,66 @@ func Register(ctx context.Context, sess transport.Session, reg wire.Register) (*
 	if err != nil {
 		return nil, fmt.Errorf("register: %w", err)
 	}
+	r := &Registration{control: c, instance: reg.Instance}
 	err = within(ctx, c.st, func() error {
 		if err := c.readWelcome(); err != nil {
 			return err
 		}
-		return readRegistered(c.st)
+		return r.readRegistered(c.st)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("register: %w", c.fail(ctx, err))
 	}
 	c.watch(func() error { return nil })
-	return &Registration{control: c, instance: reg.Instance}, nil
+	return r, nil
 }
 
-func checkTokens(tokens []wire.TokenHash) error {
-	if len(tokens) > wire.MaxTokens {
-		return fmt.Errorf("register: %d devices and invites, a relay takes at most %d", len(tokens), wire.MaxTokens)
+func check(reg wire.Register) error {
+	if n := len(reg.Tokens); n > wire.MaxTokens {
+		return fmt.Errorf("register: %d devices and invites, a relay takes at most %d", n, wire.MaxTokens)
+	}
+	if n := len(reg.Ticket); n > wire.MaxTicket {
+		return fmt.Errorf("register: a ticket of %d bytes, a relay takes at most %d", n, wire.MaxTicket)
 	}
 	return nil
 }
 
-func readRegistered(st transport.Stream) error {
+func (r *Registration) readRegistered(st transport.Stream) error {
 	p, err := expect(st, wire.FrameRegistered)
 	if err != nil {
 		return err
 	}
-	_, err = wire.ParseRegistered(p)
-	return err
+	registered, err := wire.ParseRegistered(p)
+	if err != nil {
+		return err
+	}
+	var until int64
+	if registered.Valid > 0 {
+		until = time.Now().Unix() + int64(registered.Valid)
+	}
+	r.until.Store(until)
+	return nil
 }
 
-// Update replaces the tokens of all the instance's sessions with the relay, at
-// most wire.MaxTokens, and waits until the relay has them: from then on it lets
-// no stream of another token in. Streams that are open go on. A relay that does
+// Until is when the ticket ends by which the relay admits the agent, to the
+// second; zero if there is no end, or no ticket.
+func (r *Registration) Until() time.Time {
+	if until := r.until.Load(); until != 0 {
+		return time.Unix(until, 0)
+	}
+	return time.Time{}
+}
+
+// Update replaces the tokens and the ticket of all the instance's sessions with
+// the relay, as Register takes them, and waits until the relay has them: from
+// then on it lets no stream of another token in. A refused ticket ends the
+// session. Streams that are open go on. A relay that does
 // not answer as it should loses the session. If ctx ends first, which tokens
 // the relay has is open. Of several calls to Update and Register for one
 // instance at a time, the relay takes the last word that reaches it.
-func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) error {
-	if err := checkTokens(tokens); err != nil {
+func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash, ticket string) error {
+	reg := wire.Register{Instance: r.instance, Tokens: tokens, Ticket: ticket}
+	if err := check(reg); err != nil {
 		return err
 	}
 	soon, cancel := context.WithTimeout(ctx, Patience)
@@ -78,7 +104,7 @@ func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) erro
 	}
 	defer st.Reset(wire.CodeNone) // frees the stream; the relay is done with it by then
 	err = within(ctx, st, func() error {
-		if _, err := st.Write(wire.Register{Instance: r.instance, Tokens: tokens}.Append(nil)); err != nil {
+		if _, err := st.Write(reg.Append(nil)); err != nil {
 			return err
 		}
 		// The relay may have read the frame, and stopped reading, before this.
@@ -86,7 +112,7 @@ func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash) erro
 		if reset, ok := errors.AsType[*wire.ResetError](err); err != nil && !(ok && reset.Code == wire.CodeNone) {
 			return err
 		}
-		return readRegistered(st)
+		return r.readRegistered(st)
 	})
 	if err == nil {
 		return nil

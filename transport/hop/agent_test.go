@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -189,7 +190,10 @@ func TestTooManyTokens(t *testing.T) {
 	})
 	play(t, func(s *script) {
 		r, _ := s.registered()
-		if err := r.Update(s.t.Context(), many); err == nil {
+		if err := r.Update(s.t.Context(), nil, strings.Repeat("x", wire.MaxTicket+1)); err == nil {
+			t.Error("a ticket that is too long is sent")
+		}
+		if err := r.Update(s.t.Context(), many, ""); err == nil {
 			t.Error("Update takes them")
 		}
 		if r.Err() != nil {
@@ -291,21 +295,27 @@ func TestGoodbye(t *testing.T) {
 func TestUpdate(t *testing.T) {
 	play(t, func(s *script) {
 		r, _ := s.registered()
+		if !r.Until().IsZero() {
+			t.Errorf("without a ticket there is an end, %v", r.Until())
+		}
 		for _, list := range [][]wire.TokenHash{nil, {{9}}} {
 			go func() {
 				st := s.accept()
-				s.read(st, wire.Register{Instance: registration.Instance, Tokens: list}.Append(nil))
+				s.read(st, wire.Register{Instance: registration.Instance, Tokens: list, Ticket: "a ticket"}.Append(nil))
 				if n, err := st.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 					t.Errorf("behind REGISTER: %d, %v", n, err)
 				}
 				time.Sleep(time.Second)
-				s.write(st, registered)
+				s.write(st, wire.Registered{Route: wire.Route{3}, Valid: 90}.Append(nil))
 				st.CloseWrite()
 				st.StopRead()
 			}()
 			start := time.Now()
-			if err := r.Update(s.t.Context(), list); err != nil {
+			if err := r.Update(s.t.Context(), list, "a ticket"); err != nil {
 				t.Errorf("Update: %v", err)
+			}
+			if left := time.Until(r.Until()); left <= 88*time.Second || left > 91*time.Second {
+				t.Errorf("the ticket ends in %v", left)
 			}
 			if d := time.Since(start); d != time.Second+2*oneWay {
 				t.Errorf("Update did not wait for the relay's word: %v", d)
@@ -313,14 +323,14 @@ func TestUpdate(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(s.t.Context(), time.Second)
 		defer cancel()
-		if err := r.Update(ctx, nil); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Update(ctx, nil, ""); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
 		if r.Err() != nil {
 			t.Errorf("an Update that was given up ends the session: %v", r.Err())
 		}
 		r.Close(wire.CodeNone, "")
-		if got := s.closed(r.Update(s.t.Context(), nil)); got.Code != wire.CodeNone {
+		if got := s.closed(r.Update(s.t.Context(), nil, "")); got.Code != wire.CodeNone {
 			t.Errorf("got %v", &got)
 		}
 	})
@@ -338,7 +348,7 @@ func TestUpdateLies(t *testing.T) {
 						lie.then(st)
 					}
 				}()
-				if got := s.closed(r.Update(s.t.Context(), nil)); got.Code != lie.code || got.Remote {
+				if got := s.closed(r.Update(s.t.Context(), nil, "")); got.Code != lie.code || got.Remote {
 					t.Errorf("got %v, want %v", &got, lie.code)
 				}
 				s.relaySees(lie.code)
@@ -357,7 +367,7 @@ func TestUpdateStreamLimit(t *testing.T) {
 			}
 		}
 		start := time.Now()
-		if err := r.Update(s.t.Context(), nil); err == nil || time.Since(start) != Patience {
+		if err := r.Update(s.t.Context(), nil, ""); err == nil || time.Since(start) != Patience {
 			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 		r.Close(wire.CodeNone, "")

@@ -1,6 +1,10 @@
 package wire
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // Code is the one vocabulary of endings: a QUIC application error code on
 // stream resets and connection closes, the code in a GOODBYE frame, a metric
@@ -33,6 +37,10 @@ const (
 	CodeDraining       Code = 0x10 // the relay is being emptied: it takes no new connection and asks the others to leave
 	CodeTooManyConns   Code = 0x11 // the agent has MaxConnections connections to this relay already
 	CodeMeasureLimit   Code = 0x12 // the connection is measuring already, or has measured as much as it may
+	CodeTicketMissing  Code = 0x13 // the relay admits agents by tickets, and this one shows none
+	CodeTicketRefused  Code = 0x14 // the agent's ticket is not valid here: not signed by an issuer of this relay, for another route, or malformed
+	CodeTicketExpired  Code = 0x15 // the time for which the agent was admitted is over
+	CodeAdmitFailed    Code = 0x18 // the relay could not find out whether it admits the agent
 )
 
 // Codes of the endpoints.
@@ -65,6 +73,10 @@ var codeNames = map[Code]string{
 	CodeDraining:       "draining",
 	CodeTooManyConns:   "too_many_conns",
 	CodeMeasureLimit:   "measure_limit",
+	CodeTicketMissing:  "ticket_missing",
+	CodeTicketRefused:  "ticket_refused",
+	CodeTicketExpired:  "ticket_expired",
+	CodeAdmitFailed:    "admit_failed",
 	CodeCancelled:      "cancelled",
 	CodeRefused:        "refused",
 	CodeTampered:       "tampered",
@@ -84,14 +96,7 @@ func (c Code) String() string {
 // Codes returns every defined code in ascending order, for metrics that must
 // exist at zero from the start.
 func Codes() []Code {
-	var all []Code
-	for c := CodeNone; c <= CodeMeasureLimit; c++ {
-		all = append(all, c)
-	}
-	for c := CodeCancelled; c <= CodeTimeout; c++ {
-		all = append(all, c)
-	}
-	return all
+	return slices.Sorted(maps.Keys(codeNames))
 }
 
 // FromEndpoint reports whether c is a code that endpoints may say to each

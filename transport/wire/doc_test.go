@@ -57,7 +57,7 @@ func number(t *testing.T, s string) int {
 
 // least is the shortest payload that each frame's parser takes.
 var least = map[FrameType]int{
-	FrameHello: 2, FrameWelcome: 1, FrameRegister: 18, FrameRegistered: 16, FrameOpen: 32, FrameIncoming: 8, FrameGoodbye: 6,
+	FrameHello: 2, FrameWelcome: 1, FrameRegister: 20, FrameRegistered: 20, FrameOpen: 32, FrameIncoming: 8, FrameGoodbye: 6,
 	FrameMeasure: 37, FrameMeasured: 8,
 }
 
@@ -96,6 +96,7 @@ func TestDocLimits(t *testing.T) {
 	for _, want := range []string{
 		fmt.Sprintf("ALPN `%s`", ALPN),
 		fmt.Sprintf("at most %d tokens", MaxTokens),
+		fmt.Sprintf("a **ticket** has at most %d bytes", MaxTicket),
 		fmt.Sprintf("Their payload has at most %d bytes, and at most %d of them", MaxOptionalPayload, MaxOptionalFrames),
 		fmt.Sprintf("Types from 0x%02x on are **optional**", uint8(firstOptional)),
 		fmt.Sprintf("a sentence of at most %d bytes", MaxGoodbyeText),

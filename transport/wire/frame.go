@@ -38,8 +38,8 @@ type FrameType uint8
 const (
 	FrameHello      FrameType = 0x01 // endpoint to relay, first on the control stream: min version u8 | max version u8
 	FrameWelcome    FrameType = 0x02 // relay to endpoint, answers HELLO: version u8
-	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on later streams: instance (16) | count u16 | count x SHA-256 of a token (32)
-	FrameRegistered FrameType = 0x04 // relay to agent, answers REGISTER: route (16)
+	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on later streams: instance (16) | count u16 | count x SHA-256 of a token (32) | length u16 | ticket (length)
+	FrameRegistered FrameType = 0x04 // relay to agent, answers REGISTER: route (16) | valid u32 (s)
 	FrameOpen       FrameType = 0x05 // device to relay, first on a data stream: route (16) | token (16)
 	FrameIncoming   FrameType = 0x06 // relay to agent, first on a data stream: attachment u64
 	FrameGoodbye    FrameType = 0x07 // relay to endpoint, on the control stream: code u16 | retry after u32 (ms) | text (UTF-8, to the end)
@@ -54,9 +54,11 @@ const (
 	HeaderLen = 3
 	// MaxTokens is how many tokens one registration may list.
 	MaxTokens = 1000
-	// MaxPayload is the longest payload of any frame: a REGISTER with MaxTokens
-	// and room for later fields.
-	MaxPayload = 32 << 10
+	// MaxTicket is the longest ticket of an agent.
+	MaxTicket = 2048
+	// MaxPayload is the longest payload of any frame: a REGISTER with MaxTokens,
+	// the longest ticket and room for later fields.
+	MaxPayload = 36 << 10
 	// MaxOptionalPayload is the longest payload of a frame that is skipped.
 	MaxOptionalPayload = 1024
 	// MaxOptionalFrames is how many optional frames may stand before a mandatory one.
@@ -206,56 +208,74 @@ type Instance [16]byte
 type Register struct {
 	Instance Instance
 	Tokens   []TokenHash // at most MaxTokens
+	// Ticket shows that the relay's operator admits the agent: at most MaxTicket
+	// bytes, "" is none. It is of use to the holder of the route key alone.
+	Ticket string
 }
 
-// Append appends the frame to b. It panics if there are more than [MaxTokens].
+// Append appends the frame to b. It panics if there are more than [MaxTokens]
+// or the ticket is longer than [MaxTicket].
 func (r Register) Append(b []byte) []byte {
-	if len(r.Tokens) > MaxTokens {
-		panic("wire: REGISTER with too many tokens")
+	if len(r.Tokens) > MaxTokens || len(r.Ticket) > MaxTicket {
+		panic("wire: REGISTER with too many tokens or too long a ticket")
 	}
-	b = appendHeader(b, FrameRegister, 18+len(r.Tokens)*32)
+	b = appendHeader(b, FrameRegister, 20+len(r.Tokens)*32+len(r.Ticket))
 	b = append(b, r.Instance[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Tokens)))
 	for i := range r.Tokens {
 		b = append(b, r.Tokens[i][:]...)
 	}
-	return b
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Ticket)))
+	return append(b, r.Ticket...)
 }
 
 // ParseRegister parses the payload of a REGISTER.
 func ParseRegister(p []byte) (Register, error) {
-	if len(p) < 18 {
-		return Register{}, short("REGISTER", len(p), 18)
+	if len(p) < 20 {
+		return Register{}, short("REGISTER", len(p), 20)
 	}
 	n := int(binary.BigEndian.Uint16(p[16:]))
 	if n > MaxTokens {
 		return Register{}, fmt.Errorf("%w: %d, at most %d", errTooManyTokens, n, MaxTokens)
 	}
-	if len(p) < 18+n*32 {
-		return Register{}, short("REGISTER", len(p), 18+n*32)
+	if len(p) < 20+n*32 {
+		return Register{}, short("REGISTER", len(p), 20+n*32)
 	}
 	r := Register{Instance: Instance(p[:16]), Tokens: make([]TokenHash, n)}
 	for i := range r.Tokens {
 		copy(r.Tokens[i][:], p[18+i*32:])
 	}
+	ticket := p[20+n*32:]
+	length := int(binary.BigEndian.Uint16(p[18+n*32:]))
+	switch {
+	case length > MaxTicket:
+		return Register{}, fmt.Errorf("%w: a ticket of %d bytes, at most %d", ErrTooLarge, length, MaxTicket)
+	case length > len(ticket):
+		return Register{}, short("REGISTER", len(p), 20+n*32+length)
+	}
+	r.Ticket = string(ticket[:length])
 	return r, nil
 }
 
 // Registered tells the agent that its route is reachable with the tokens of
 // its latest REGISTER.
-type Registered struct{ Route Route }
+type Registered struct {
+	Route Route
+	Valid uint32 // seconds from now on for which its ticket admits the agent; 0: without end, or without a ticket
+}
 
 // Append appends the frame to b.
 func (r Registered) Append(b []byte) []byte {
-	return append(appendHeader(b, FrameRegistered, 16), r.Route[:]...)
+	b = append(appendHeader(b, FrameRegistered, 20), r.Route[:]...)
+	return binary.BigEndian.AppendUint32(b, r.Valid)
 }
 
 // ParseRegistered parses the payload of a REGISTERED.
 func ParseRegistered(p []byte) (Registered, error) {
-	if len(p) < 16 {
-		return Registered{}, short("REGISTERED", len(p), 16)
+	if len(p) < 20 {
+		return Registered{}, short("REGISTERED", len(p), 20)
 	}
-	return Registered{Route: Route(p[:16])}, nil
+	return Registered{Route: Route(p[:16]), Valid: binary.BigEndian.Uint32(p[16:])}, nil
 }
 
 // Open asks the relay to join this stream to the agent of a route.

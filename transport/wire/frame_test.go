@@ -36,7 +36,9 @@ func golden() []goldenFrame {
 	welcome := Welcome{0}
 	none := Register{Instance: someInstance, Tokens: []TokenHash{}}
 	two := Register{Instance: someInstance, Tokens: []TokenHash{someToken.Hash(), otherToken.Hash()}}
-	registered := Registered{someRoute}
+	ticketed := Register{Instance: someInstance, Tokens: []TokenHash{}, Ticket: "abc"}
+	registered := Registered{Route: someRoute}
+	registeredFor := Registered{Route: someRoute, Valid: 3600}
 	open := Open{someRoute, someToken}
 	incoming := Incoming{0x0102030405060708}
 	goodbye := Goodbye{CodeShutdown, 1500, "bye"}
@@ -48,7 +50,9 @@ func golden() []goldenFrame {
 		{"WELCOME", "version 0", FrameWelcome, welcome, welcome.Append(nil)},
 		{"REGISTER", "instance c0 c1 .. cf, no token", FrameRegister, none, none.Append(nil)},
 		{"REGISTER", "instance c0 c1 .. cf, the tokens a0 a1 .. af and b0 b1 .. bf", FrameRegister, two, two.Append(nil)},
+		{"REGISTER", "instance c0 c1 .. cf, no token, the ticket \"abc\"", FrameRegister, ticketed, ticketed.Append(nil)},
 		{"REGISTERED", "route 00 01 .. 0f", FrameRegistered, registered, registered.Append(nil)},
+		{"REGISTERED", "route 00 01 .. 0f, for an hour", FrameRegistered, registeredFor, registeredFor.Append(nil)},
 		{"OPEN", "route 00 01 .. 0f, token a0 a1 .. af", FrameOpen, open, open.Append(nil)},
 		{"INCOMING", "attachment 0x0102030405060708", FrameIncoming, incoming, incoming.Append(nil)},
 		{"GOODBYE", `shutdown, 1500 ms, "bye"`, FrameGoodbye, goodbye, goodbye.Append(nil)},
@@ -89,7 +93,7 @@ func TestRoundTrip(t *testing.T) {
 	more := []goldenFrame{
 		{name: "HELLO 0-255", kind: FrameHello, value: Hello{0, 255}},
 		{name: "WELCOME 255", kind: FrameWelcome, value: Welcome{255}},
-		{name: "REGISTER with all tokens", kind: FrameRegister, value: Register{Tokens: make([]TokenHash, MaxTokens)}},
+		{name: "REGISTER with all there can be", kind: FrameRegister, value: Register{Tokens: make([]TokenHash, MaxTokens), Ticket: strings.Repeat("x", MaxTicket)}},
 		{name: "INCOMING of ones", kind: FrameIncoming, value: Incoming{1<<64 - 1}},
 		{name: "GOODBYE without text", kind: FrameGoodbye, value: Goodbye{Code: 0xffff, RetryAfter: 1<<32 - 1}},
 		{name: "GOODBYE with all text", kind: FrameGoodbye, value: Goodbye{Text: strings.Repeat("x", MaxGoodbyeText)}},
@@ -277,7 +281,7 @@ func TestHello(t *testing.T) {
 func TestTooManyTokens(t *testing.T) {
 	for _, n := range []int{MaxTokens + 1, 0xffff} {
 		p := binary.BigEndian.AppendUint16(someInstance[:], uint16(n))
-		_, err := ParseRegister(p)
+		_, err := ParseRegister(append(p, 0, 0))
 		if !errors.Is(err, ErrTooLarge) || CodeOf(err) != CodeTooManyTokens {
 			t.Errorf("%d tokens: %v", n, err)
 		}
@@ -288,6 +292,21 @@ func TestTooManyTokens(t *testing.T) {
 	frame := append(binary.BigEndian.AppendUint16([]byte{byte(FrameRegister)}, uint16(len(p))), p...)
 	if _, err := ReadFrame(bytes.NewReader(frame)); err != nil {
 		t.Errorf("a REGISTER with one token too many: %v", err)
+	}
+}
+
+func TestTicketTooLong(t *testing.T) {
+	for _, n := range []int{MaxTicket + 1, 0xffff} {
+		p := binary.BigEndian.AppendUint16(make([]byte, 18), uint16(n))
+		p = append(p, make([]byte, MaxTicket+1)...)
+		_, err := ParseRegister(p)
+		if !errors.Is(err, ErrTooLarge) || CodeOf(err) != CodeFrameTooLarge {
+			t.Errorf("a ticket of %d bytes: %v", n, err)
+		}
+	}
+	p := Register{Ticket: "abc"}.Append(nil)[HeaderLen:]
+	if _, err := ParseRegister(p[:len(p)-1]); !errors.Is(err, ErrMalformed) || CodeOf(err) != CodeProtocol {
+		t.Errorf("a ticket that is cut: %v", err)
 	}
 }
 
