@@ -36,6 +36,7 @@ type serveCmd struct {
 
 	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"How long endpoints may take to move elsewhere after SIGTERM or SIGINT, before the relay ends their sessions; 0: it does so at once. Default ${default}."`
 
+	Sandbox   string     `enum:"require,best-effort,off" default:"best-effort" placeholder:"require|best-effort|off" help:"Once it listens, this process gives up what it does not need: writing files, reading others than certificates, starting programs, leaving a core (Landlock and seccomp). require: it ends where the kernel lacks any of that; best-effort: it says so. Default ${default}."`
 	Sockets   int        `placeholder:"N" help:"UDP sockets that share the port. Default one for each core."`
 	LogFormat string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
 	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
@@ -92,7 +93,7 @@ func (c *serveCmd) Run(ctx context.Context) error {
 	}
 	defer sockets.Close()
 	for _, w := range sockets.Warnings() {
-		log.Warn(w)
+		log.Warn("UDP takes more CPU or loses more here than it has to", "warning", w)
 	}
 	ln, err := listen(sockets, id, r.HandshakeFailed)
 	if err != nil {
@@ -119,6 +120,9 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		listeners, tcpPort = append(listeners, tcp), port
 	}
 
+	if err := c.confine(log); err != nil {
+		return err
+	}
 	if err := c.announce(log, id, udpPort, tcpPort); err != nil {
 		return err
 	}
