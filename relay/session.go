@@ -76,7 +76,7 @@ func (s *session) end(role string, err error) {
 	s.relay.forget(s)
 	s.relay.metrics.sessions[role].Dec()
 	s.relay.metrics.sessionsEnded.of(code).Inc()
-	s.relay.log.Debug("session ended", "role", role, "code", code.String())
+	s.relay.log.Debug("session ended", "role", role, "code", code.String(), "from", s.relay.from(s.RemoteAddr()))
 }
 
 // endCode is what a session is closed with for the error that ended it, and a
@@ -198,7 +198,8 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 	}
 	if !s.relay.admit(a.route) {
 		if s.relay.mayLog(time.Now()) {
-			s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and its route", "route", a.route.String())
+			s.relay.log.Warn("agent not admitted: if it is yours, start the relay with --allow and the route that `blindlink share` prints at home",
+				"route", s.relay.name(a.route), "from", s.relay.from(s.RemoteAddr()))
 		}
 		return nil, &refusal{wire.CodeNotAdmitted, "the operator has not admitted route " + a.route.String()}
 	}

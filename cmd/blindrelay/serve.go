@@ -22,7 +22,7 @@ type serveCmd struct {
 	Listen    string      `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
 	ListenTCP *string     `name:"listen-tcp" placeholder:"HOST:PORT" help:"TCP address for endpoints whose network blocks UDP, best with port 443; \"\" is none. Default that of --listen, the same port."`
 	State     string      `placeholder:"DIR" type:"path" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
-	Ops       string      `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
+	Ops       string      `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /status, a page for people, /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
 	Admit     string      `enum:"none,open" default:"none" placeholder:"none|open" help:"open: admit every agent. none: only those of --allow. Default ${default}."`
 	Allow     []routeFlag `placeholder:"ROUTE" help:"Admit the agent of this route, as blindlink prints it. May be given again, or with commas."`
 
@@ -36,10 +36,12 @@ type serveCmd struct {
 
 	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"How long endpoints may take to move elsewhere after SIGTERM or SIGINT, before the relay ends their sessions; 0: it does so at once. Default ${default}."`
 
-	Sandbox   string     `enum:"require,best-effort,off" default:"best-effort" placeholder:"require|best-effort|off" help:"Once it listens, this process gives up what it does not need: writing files, reading others than certificates, starting programs, leaving a core (Landlock and seccomp). require: it ends where the kernel lacks any of that; best-effort: it says so. Default ${default}."`
-	Sockets   int        `placeholder:"N" help:"UDP sockets that share the port. Default one for each core."`
-	LogFormat string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
-	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+	Sandbox      string     `enum:"require,best-effort,off" default:"best-effort" placeholder:"require|best-effort|off" help:"Once it listens, this process gives up what it does not need: writing files, reading others than certificates, starting programs, leaving a core (Landlock and seccomp). require: it ends where the kernel lacks any of that; best-effort: it says so. Default ${default}."`
+	Sockets      int        `placeholder:"N" help:"UDP sockets that share the port. Default one for each core."`
+	LogRoutes    bool       `help:"Name routes in the log. Otherwise it has a keyed hash of each, with a key that ends with this process."`
+	LogAddresses string     `enum:"none,network" default:"none" placeholder:"none|network" help:"network: the log names the network of an endpoint's address, IPv4 /24 or IPv6 /48. It never has a whole one. Default ${default}."`
+	LogFormat    string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
+	LogLevel     slog.Level `default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 }
 
 // endWithin bounds everything between the end of a drain and the end.
@@ -67,6 +69,8 @@ func (c *serveCmd) Run(ctx context.Context) error {
 		BufferMemory: int64(c.BufferMemory),
 		JitterBuffer: int(c.JitterBuffer),
 		Log:          log,
+		NameRoute:    c.nameRoute(),
+		NameAddress:  c.nameAddress(),
 	})
 	if err != nil {
 		return fmt.Errorf("%w: see --buffer-memory and --jitter-buffer", err)
@@ -186,6 +190,8 @@ func (c *serveCmd) check() error {
 		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE"}
 	case c.DrainTimeout < 0:
 		return usageError{"--drain-timeout takes a time from 0 on, for example 30s"}
+	case os.Getenv("QUIC_GO_LOG_LEVEL") != "":
+		return usageError{"QUIC_GO_LOG_LEVEL is set: quic-go would write the addresses of endpoints to stderr; unset it"}
 	case c.Sockets < 0:
 		return usageError{"--sockets takes a number from 1, or none for one for each core"}
 	}
@@ -251,7 +257,7 @@ func (c *serveCmd) announce(log *slog.Logger, id *identity, udpPort, tcpPort int
 	case c.Admit == "open":
 		log.Warn("every agent is admitted (--admit open)")
 	case len(c.Allow) == 0:
-		log.Warn("no agent is admitted: start with --allow ROUTE for each agent, which says its route when it is refused, or with --admit open for all")
+		log.Warn("no agent is admitted: start with --allow ROUTE for each agent, which `blindlink share` prints when it is refused, or with --admit open for all")
 	}
 	if c.TLSCert != "" && time.Now().After(leaf.NotAfter) {
 		log.Warn("the certificate of --tls-cert has expired", "at", leaf.NotAfter)
