@@ -191,6 +191,7 @@ func TestConfinement(t *testing.T) {
 			"CapabilityBoundingSet=", "AmbientCapabilities=", "NoNewPrivileges=yes", "ProtectSystem=strict", "ProtectHome=yes",
 			"PrivateDevices=yes", "MemoryDenyWriteExecute=yes", "RestrictNamespaces=yes", "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
 			"SystemCallFilter=@system-service", "SystemCallFilter=~@privileged @resources",
+			"SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp",
 		},
 		"Dockerfile":         {"USER 65532:65532", "FROM scratch"},
 		"Dockerfile.release": {"USER 65532:65532", "FROM scratch"},
@@ -203,7 +204,7 @@ func TestConfinement(t *testing.T) {
 		}
 	}
 	compose := read(t, "compose.yaml")
-	services := 2
+	services := 3
 	for _, line := range []string{"read_only: true", "cap_drop: [ALL]", `security_opt: ["no-new-privileges:true"]`, "restart: unless-stopped"} {
 		if n := strings.Count(compose, "\n    "+line+"\n"); n != services {
 			t.Errorf("compose.yaml: %d of %d services have %q", n, services, line)

@@ -76,14 +76,15 @@ func (r *Relay) logRefusal(route wire.Route, refused *admit.Refusal) {
 	if !r.mayLog(time.Now()) {
 		return
 	}
-	about := []any{"code", refused.Code.String()}
 	if refused.Code == wire.CodeNotAdmitted {
-		about = append(about, "route", route.String())
+		r.log.Warn("agent not admitted: if it is yours, allow the route that `blindlink share` prints at home", "route", r.name(route))
+		return
 	}
+	reason := refused.Text
 	if refused.Err != nil {
-		about = append(about, "err", refused.Err)
+		reason = refused.Err.Error()
 	}
-	r.log.Warn("agent not admitted", about...)
+	r.log.Warn("agent not admitted", "code", refused.Code.String(), "route", r.name(route), "reason", reason)
 }
 
 // over reports whether the time of the grant has passed.

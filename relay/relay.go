@@ -33,8 +33,13 @@ type Config struct {
 	BufferMemory int64
 	// JitterBuffer bounds one direction of one stream, in bytes. 0 means 1 MiB.
 	JitterBuffer int
-	// Log takes what an operator should know. Nil logs nothing.
+	// Log takes what an operator should know. Nil logs nothing. PRIVACY.md lists
+	// every line.
 	Log *slog.Logger
+	// NameRoute and NameAddress return how the log is to name a route and the
+	// address of an endpoint. Nil names none.
+	NameRoute   func(wire.Route) string
+	NameAddress func(net.Addr) string
 }
 
 // Listener accepts sessions. *transport.Listener and
@@ -47,6 +52,8 @@ type Listener interface {
 type Relay struct {
 	policy  atomic.Pointer[policy]
 	log     *slog.Logger
+	name    func(wire.Route) string // in the log
+	from    func(net.Addr) string   // in the log
 	budget  *jitter.Budget
 	waiting *waiting
 	metrics *metrics
@@ -79,6 +86,8 @@ func New(cfg Config) (*Relay, error) {
 	}
 	r := &Relay{
 		log:      cfg.Log,
+		name:     cfg.NameRoute,
+		from:     cfg.NameAddress,
 		budget:   budget,
 		waiting:  waiting,
 		metrics:  newMetrics(),
@@ -92,9 +101,18 @@ func New(cfg Config) (*Relay, error) {
 	if r.log == nil {
 		r.log = slog.New(slog.DiscardHandler)
 	}
+	if r.name == nil {
+		r.name = func(wire.Route) string { return unnamed }
+	}
+	if r.from == nil {
+		r.from = func(net.Addr) string { return unnamed }
+	}
 	r.registry.groups = make(map[wire.Route]*group)
 	return r, nil
 }
+
+// unnamed stands in the log for what it is not to name.
+const unnamed = "-"
 
 // streamOverhead is what a forwarded stream may hold besides its buffers, in
 // bytes; see "Memory" in the package's documentation.

@@ -77,7 +77,7 @@ func (s *session) end(role string, err error) {
 	s.relay.forget(s)
 	s.relay.metrics.sessions[role].Dec()
 	s.relay.metrics.sessionsEnded.of(code).Inc()
-	s.relay.log.Debug("session ended", "role", role, "code", code.String())
+	s.relay.log.Debug("session ended", "role", role, "code", code.String(), "from", s.relay.from(s.RemoteAddr()))
 }
 
 // endCode is what a session is closed with for the error that ended it, and a

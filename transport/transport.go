@@ -71,7 +71,8 @@ type Session interface {
 	// ClientKey is the public key, as DER SubjectPublicKeyInfo, that the
 	// client proved to hold; nil if it showed none, and at the client itself.
 	ClientKey() []byte
-	// RemoteAddr is the other end's network address, for limits, never for logs.
+	// RemoteAddr is the other end's network address, for limits. Logs take no
+	// more of it than its network.
 	RemoteAddr() net.Addr
 	// RTT is the smoothed round trip time; 0 before the first measurement.
 	RTT() time.Duration

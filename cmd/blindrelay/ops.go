@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -18,7 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// ops is the operator's HTTP server: /metrics, /healthz, /readyz.
+// ops is the operator's HTTP server: /status, /metrics, /healthz, /readyz.
 type ops struct {
 	ready  atomic.Bool // /readyz
 	server http.Server
@@ -34,6 +35,7 @@ func listenOps(addr string, metrics prometheus.Gatherer, log *slog.Logger) (*ops
 	o := &ops{}
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	mux.HandleFunc("GET /status", statusPage(metrics, o.ready.Load))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !o.ready.Load() {
@@ -49,7 +51,7 @@ func listenOps(addr string, metrics prometheus.Gatherer, log *slog.Logger) (*ops
 		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          stdlog.New(io.Discard, "", 0), // its lines name addresses
 	}
 	o.wait.Go(func() {
 		if err := o.server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

@@ -39,6 +39,10 @@ func TestMain(m *testing.M) {
 	case "measured":
 		go reportMemory()
 		main()
+	case "taken":
+		taken()
+	case "lacking":
+		lacking()
 	case "bare":
 		go reportMemory()
 		bare()

@@ -25,7 +25,7 @@ type serveCmd struct {
 	Listen    string  `default:":4433" placeholder:"HOST:PORT" help:"UDP address to listen on; without HOST all addresses of the machine. Default ${default}."`
 	ListenTCP *string `name:"listen-tcp" placeholder:"HOST:PORT" example:":443" help:"TCP address for endpoints whose network blocks UDP, best with port 443; \"\" is none. Default that of --listen, the same port."`
 	State     string  `placeholder:"DIR" type:"path" example:"/var/lib/blindrelay" help:"Directory of the relay's identity: its key, hence its PIN, and what lets endpoints notice a restart. Made on the first start. Default $$STATE_DIRECTORY, else $$XDG_STATE_HOME/blindrelay, else ~/.local/state/blindrelay."`
-	Ops       string  `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
+	Ops       string  `default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"TCP address of /status, a page for people, /metrics, /healthz and /readyz, which ask for no password; \"\" is none. Default ${default}."`
 
 	admission
 
@@ -39,9 +39,12 @@ type serveCmd struct {
 
 	DrainTimeout time.Duration `default:"30s" placeholder:"DURATION" help:"How long endpoints may take to move elsewhere after SIGTERM or SIGINT, before the relay ends their sessions; 0: it does so at once. Default ${default}."`
 
-	Sockets   int        `placeholder:"N" example:"2" help:"UDP sockets that share the port. Default one for each core."`
-	LogFormat string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
-	LogLevel  slog.Level `default:"info" placeholder:"LEVEL" reload:"" help:"debug, info, warn or error. Default ${default}."`
+	Sandbox      string     `enum:"require,best-effort,off" default:"best-effort" placeholder:"require|best-effort|off" help:"Once it listens, this process gives up what it does not need: writing files, reading others than certificates, starting programs, leaving a core (Landlock and seccomp). require: it ends where the kernel lacks any of that; best-effort: it says so. Default ${default}."`
+	Sockets      int        `placeholder:"N" example:"2" help:"UDP sockets that share the port. Default one for each core."`
+	LogRoutes    bool       `example:"true" help:"Name routes in the log. Otherwise it has a keyed hash of each, with a key that ends with this process."`
+	LogAddresses string     `enum:"none,network" default:"none" placeholder:"none|network" help:"network: the log names the network of an endpoint's address, IPv4 /24 or IPv6 /48. It never has a whole one. Default ${default}."`
+	LogFormat    string     `enum:"auto,text,json" default:"auto" placeholder:"auto|text|json" help:"auto is text on a terminal and JSON elsewhere. Default ${default}."`
+	LogLevel     slog.Level `default:"info" placeholder:"LEVEL" reload:"" help:"debug, info, warn or error. Default ${default}."`
 }
 
 // endWithin bounds everything between the end of a drain and the end.
@@ -78,6 +81,8 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 		BufferMemory: int64(c.BufferMemory),
 		JitterBuffer: int(c.JitterBuffer),
 		Log:          log,
+		NameRoute:    c.nameRoute(),
+		NameAddress:  c.nameAddress(),
 	})
 	if err != nil {
 		return fmt.Errorf("%w: see --buffer-memory and --jitter-buffer", err)
@@ -104,7 +109,7 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 	}
 	defer sockets.Close()
 	for _, w := range sockets.Warnings() {
-		log.Warn(w)
+		log.Warn("UDP takes more CPU or loses more here than it has to", "warning", w)
 	}
 	ln, err := listen(sockets, id, r.HandshakeFailed)
 	if err != nil {
@@ -133,6 +138,9 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 		now.shown = append(now.shown, tcp)
 	}
 
+	if err := c.confine(log); err != nil {
+		return err
+	}
 	if err := c.announce(log, id, udpPort, tcpPort); err != nil {
 		return err
 	}
@@ -198,6 +206,8 @@ func (c *serveCmd) check() error {
 		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE", "tls-cert"}
 	case c.DrainTimeout < 0:
 		return usageError{"--drain-timeout takes a time from 0 on, for example 30s", "drain-timeout"}
+	case os.Getenv("QUIC_GO_LOG_LEVEL") != "":
+		return usageError{"QUIC_GO_LOG_LEVEL is set: quic-go would write the addresses of endpoints to stderr; unset it", ""}
 	case c.Sockets < 0:
 		return usageError{"--sockets takes a number from 1, or none for one for each core", "sockets"}
 	}

@@ -1,8 +1,8 @@
 #!/bin/bash
 # check.sh: checks the files of deploy/ with the tools that read them, as far as
 # a machine can that has no Docker, reaches no image registry and does not run
-# systemd. Needs go, systemd-analyze, promtool, buildah, busybox, and root for
-# buildah's chroot isolation.
+# systemd. Needs go, systemd-analyze, promtool, dpkg, buildah, busybox, and root
+# for buildah's chroot isolation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,15 +76,46 @@ from_source() {
 		-v "$(go env GOROOT):/usr/local/go:ro" -v "$(go env GOMODCACHE)/cache/download:/proxy:ro" ..
 }
 
+# debian makes the package twice, in two places, installs it into a directory
+# and takes it out again.
+debian() {
+	local root=$work/dpkg deb copy=$work/copy said
+	SOURCE_DATE_EPOCH=1700000000 scripts/release.sh "$work/first" 0.0.1 "$(go env GOARCH)"
+	mkdir -p "$copy"
+	(cd .. && cp -r LICENSE go.mod go.sum cmd crypto relay transport loadtest deploy "$copy/")
+	SOURCE_DATE_EPOCH=1700000000 "$copy/deploy/scripts/release.sh" "$work/second" 0.0.1 "$(go env GOARCH)"
+	diff -r "$work/first" "$work/second" || { echo "a release depends on the folder it is made in"; return 1; }
+	deb=$(echo "$work"/first/*.deb)
+	mkdir -p "$root/var/lib/dpkg/updates" "$root/var/lib/dpkg/info"
+	: >"$root/var/lib/dpkg/status"
+	dpkg --root="$root" --force-script-chrootless --no-triggers -i "$deb" >"$work/said" 2>&1 || { cat "$work/said"; return 1; }
+	"$root/usr/bin/blindrelay" version
+	grep -q '^ExecStart=/usr/bin/blindrelay serve$' "$root/lib/systemd/system/blindrelay.service"
+	# The files' places are the ones that the files name.
+	for said in /etc/blindrelay/blindrelay.env /etc/systemd/journald@blindrelay.conf /usr/lib/sysctl.d/99-blindrelay.conf; do
+		[ -f "$root$said" ] || { echo "the package has no $said"; return 1; }
+	done
+	dpkg --root="$root" --force-script-chrootless --no-triggers --purge blindrelay >"$work/said" 2>&1 || { cat "$work/said"; return 1; }
+	said=$(find "$root" -path "$root/var" -prune -o -type f -print)
+	[ -z "$said" ] || { echo "left behind: $said"; return 1; }
+}
+
 echo "systemd unit"
 CGO_ENABLED=0 go build -o "$work/blindrelay" ../cmd/blindrelay
 unit
 
 echo "Prometheus"
 promtool check config prometheus/prometheus.yml
+promtool test rules prometheus/alerts_test.yml
 
 echo "compose file"
 go run "$compose_check" compose.yaml >/dev/null
+
+echo "Kubernetes"
+(cd kubernetes && go vet . && go test .)
+
+echo "Debian package"
+debian
 
 echo "image around a static binary"
 quietly scripts/image.sh blindrelay:release
