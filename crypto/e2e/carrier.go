@@ -182,11 +182,12 @@ func (k *carrier) receive() {
 	c.lose(k, err)
 }
 
-// finished reports whether the half's last record came over this carrier.
+// finished reports whether the half's last record came over this carrier, and no
+// other may follow.
 func (k *carrier) finished() bool {
 	k.c.mu.Lock()
 	defer k.c.mu.Unlock()
-	return k.c.in.last > 0 && k.heard == k.c.in.last
+	return k.c.alone() && k.c.in.last > 0 && k.heard == k.c.in.last
 }
 
 // read reads records until the carrier ends; io.EOF is the other end's FIN.

@@ -118,7 +118,7 @@ func (c *Conn) begin(k *carrier) error {
 		return ErrReplay
 	}
 	if c.lowest > 0 || c.forgone.used(0) {
-		return errOver // it was overtaken: the opener reads nothing of it
+		return errOvertaken
 	}
 	return c.attach(k)
 }

@@ -24,6 +24,9 @@ func TestJoinNeedsTheSecret(t *testing.T) {
 			inWorld(t, func(t *testing.T, w *world) {
 				id := w.allow(newIdentity(t))
 				s := w.connect(id, 1)
+				if _, err := s.Welcome(context.Background()); err != nil {
+					t.Fatal(err)
+				}
 				st := w.open(2)
 				tc, cs, err := dial(context.Background(), st, w.config(id, 2), alpnJoin)
 				if err != nil {

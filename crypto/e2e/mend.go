@@ -176,7 +176,7 @@ func (c *Conn) resumeAt(l *Link, st Stream, at resumption) error {
 	}
 	if at.number < c.lowest {
 		c.mu.Unlock()
-		return errOver // it was overtaken: the opener reads nothing of it
+		return errOvertaken
 	}
 	c.lowest = max(c.lowest, at.gone)
 	var lost []*carrier
@@ -192,7 +192,7 @@ func (c *Conn) resumeAt(l *Link, st Stream, at resumption) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.forgone.used(at.number) {
-		return errOver
+		return errOvertaken
 	}
 	if err := c.acknowledge(at.next); err != nil {
 		return err
@@ -206,6 +206,15 @@ func (c *Conn) resumeAt(l *Link, st Stream, at resumption) error {
 		return err
 	}
 	return c.attach(&carrier{st: st, link: l, number: at.number, preface: preface, prompt: true})
+}
+
+// await gives a stream that has no carrier yet the time to get one.
+func (c *Conn) await() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.carriers) == 0 && c.orphan == nil && c.dead.Load() == nil {
+		c.orphan = time.AfterFunc(resumeWithin, c.starve)
+	}
 }
 
 // loseLink ends the carriers of a link that has ended.

@@ -250,6 +250,11 @@ func runSchedule(t *testing.T, seed uint64) uint64 {
 				return
 			default:
 			}
+			if t.Failed() { // nobody waits for what will not come
+				w.server.Close()
+				s.Close(0, "the schedule has failed")
+				return
+			}
 			stop := time.Now().After(until)
 			x.mu.Lock()
 			x.over = stop
@@ -282,6 +287,11 @@ func runSchedule(t *testing.T, seed uint64) uint64 {
 		}
 	})
 	ends.Wait()
+	if t.Failed() {
+		close(done)
+		keeper.Wait()
+		return x.cuts
+	}
 	agent := w.served()[0].session
 	for range 60 { // what was closed is still being delivered
 		if len(s.session.open()) == 0 && len(agent.open()) == 0 {

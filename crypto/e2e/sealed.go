@@ -49,18 +49,20 @@ func (s *Server) sealed(id uint64, st Stream, preface []byte) error {
 	case err == ErrReplay:
 		c.kill(err, wire.CodeTampered)
 		v.attacked(err)
+	case err == errOvertaken:
+		c.await() // another carrier is here, or on its way
 	case err != nil && fresh:
 		c.Reset(wire.CodeCancelled)
-	}
-	if err != nil || !fresh {
 		return err
 	}
-	select {
-	case s.accepted <- c:
-	default:
-		c.Reset(wire.CodeBusy)
+	if fresh && err != ErrReplay {
+		select {
+		case s.accepted <- c:
+		default:
+			c.Reset(wire.CodeBusy)
+		}
 	}
-	return nil
+	return err
 }
 
 // take returns the stream with this name, and makes it if its number is new.
@@ -113,8 +115,13 @@ func (v *served) never(id uint64) *Conn {
 	return c
 }
 
-// errOver refuses a carrier of a stream that is over here.
-var errOver = errors.New("the stream is over")
+var (
+	// errOver refuses a carrier of a stream that is over here.
+	errOver = errors.New("the stream is over")
+	// errOvertaken refuses a carrier that came after a later one, or after the
+	// opener had lost it: the opener reads nothing of it.
+	errOvertaken = errors.New("the device has given this carrier up")
+)
 
 // match finds the session that a stream belongs to. While a handshake of the
 // attachment runs, the stream may belong to the session that comes of it: a
