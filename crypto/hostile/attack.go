@@ -33,6 +33,7 @@ type outcome struct {
 	device error // what the application at the device was told; nil: all came whole
 	agent  error // what the one at home was told
 	hop    error // why an endpoint left the relay
+	stream error // why an agent refused a stream that the relay brought
 }
 
 // want is what must come of an attack, beside what must come of all.

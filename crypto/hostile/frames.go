@@ -113,7 +113,7 @@ func attacksInFrames() (all []attack) {
 }
 
 // misled wants an endpoint to refuse a stream, and all to arrive over another.
-var misled = want{"the stream is refused, all arrives", func(o outcome) bool { return o.hop != nil && o.device == nil }}
+var misled = want{"the stream is refused, all arrives", func(o outcome) bool { return o.stream != nil && o.device == nil }}
 
 // talkAgain has a device ask that tries again what the relay has spoilt.
 func talkAgain(w *world) error {

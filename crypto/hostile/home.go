@@ -81,7 +81,7 @@ func (h *home) serve(reg *hop.Registration) {
 			w.wg.Go(func() {
 				n, err := hop.ReadIncoming(st)
 				if err != nil {
-					w.leaves(err)
+					w.refuses(err)
 					return
 				}
 				h.server.Handle(n, st)

@@ -49,30 +49,44 @@ func Run(ctx context.Context, attacks []Attack, seed uint64, parallel int) []Res
 	return results
 }
 
+// tries is how often an attack is begun that finds nothing to strike: how data
+// falls into records and carriers is up to the scheduler.
+const tries = 5
+
 // try runs one attack and judges what came of it.
-func (a attack) try(rnd *rand.Rand) Result {
+func (a attack) try(rnd *rand.Rand) (r Result) {
+	for range tries {
+		var struck bool
+		if r, struck = a.once(rnd); struck || r.Survived != "" {
+			return r
+		}
+	}
+	r.Survived = "the attack did not take place"
+	return r
+}
+
+// once begins one attack, and reports whether it took place.
+func (a attack) once(rnd *rand.Rand) (r Result, struck bool) {
 	w := newWorld(rnd)
 	device := a.run(w)
 	w.settle()
 	w.close()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	r := Result{Attack: a.name, Position: a.position, Whole: device == nil, Survived: w.survived}
+	r = Result{Attack: a.name, Position: a.position, Whole: device == nil, Survived: w.survived}
 	if device != nil {
 		r.Seen = endpoint.Explain(device).Error()
 	}
 	if w.agentErr != nil {
 		r.AtHome = w.agentErr.Error()
 	}
-	o := outcome{device, w.agentErr, w.hopErr}
+	struck = w.relay.struck.Load()
 	switch {
-	case r.Survived != "":
-	case !w.relay.struck.Load():
-		r.Survived = "the attack did not take place"
-	case !a.want.holds(o):
+	case r.Survived != "" || !struck:
+	case !a.want.holds(outcome{device, w.agentErr, w.hopErr, w.incoming}):
 		r.Survived = "it had to come to: " + a.want.what
 	case blamed(device) && !accuses(r.Seen):
 		r.Survived = "the person is not told that the relay or the network did it"
 	}
-	return r
+	return r, struck
 }

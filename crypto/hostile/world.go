@@ -47,6 +47,7 @@ type world struct {
 	survived string        // the first thing that must never happen
 	agentErr error         // the first thing that an application at home was told
 	hopErr   error         // the first reason for which an endpoint left the relay
+	incoming error         // the first reason for which an agent refused a stream
 	left     chan struct{} // closed when it is known
 	served   map[[2]byte]bool
 	over     bool
@@ -79,8 +80,17 @@ func (w *world) told(err error) {
 	}
 }
 
-// leaves notes the first reason for which an endpoint left the relay, or
-// refused a stream of it.
+// refuses notes the first reason for which an agent refused a stream that the
+// relay brought.
+func (w *world) refuses(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.incoming == nil && !w.over {
+		w.incoming = err
+	}
+}
+
+// leaves notes the first reason for which an endpoint left the relay.
 func (w *world) leaves(err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

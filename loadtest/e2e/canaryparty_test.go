@@ -205,6 +205,9 @@ func (s *party) listen(t *testing.T) *spoken {
 			name, text, _ := strings.Cut(line, " ")
 			value, err := hex.DecodeString(text)
 			must(t, err)
+			if len(value) < canary.MinLen {
+				continue // it occurs by chance; what it is derived from is looked for
+			}
 			add(name, value)
 			if strings.HasPrefix(name, "tls/") && strings.Contains(name, "TRAFFIC_SECRET") {
 				for _, n := range []int{16, 32} {
