@@ -157,9 +157,8 @@ func (b *Buffer) Release(n int) {
 	if b.r == blockSize {
 		b.drop(*b.at(0))
 		b.room.Signal()
-	} else {
-		b.dropEmpty()
 	}
+	b.dropEmpty() // the block after a full one may have got no byte
 }
 
 // dropEmpty gives back the last block if it holds no byte and nobody has a

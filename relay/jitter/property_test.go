@@ -131,6 +131,7 @@ func FuzzOperations(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0})
 	f.Add([]byte{0, 0, 1, 255, 2, 255, 1, 255, 2, 255, 3, 0, 4, 255, 5, 0, 3, 0, 4, 255, 3, 0})
 	f.Add([]byte{0, 0, 0, 0, 1, 0, 2, 200, 9, 0, 17, 0, 7, 0, 6, 0, 3, 0})
+	f.Add([]byte{0, 0, 1, 0, 2, 255, 1, 0, 2, 0, 3, 0, 4, 255, 0, 0}) // a block after a full one, without a byte
 	all := []byte{0, 0, 0, 0}
 	for i := range 400 {
 		all = append(all, byte(1+i%7+8*(i/9%4)), byte(i*37))
