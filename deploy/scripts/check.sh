@@ -35,7 +35,8 @@ unit() {
 	cp -r /usr/lib/systemd/system "$root/usr/lib/systemd/" 2>/dev/null || cp -r /lib/systemd/system "$root/usr/lib/systemd/"
 	cp systemd/blindrelay.service "$root/etc/systemd/system/"
 	install -m 0755 "$work/blindrelay" "$root/usr/local/bin/blindrelay"
-	said=$(systemd-analyze verify --man=no --root="$root" blindrelay.service 2>&1)
+	install -D -m 0755 "$work/blindrelay" "$root/bin/kill" # that of ExecReload=
+	said=$(systemd-analyze verify --man=no --root="$root" blindrelay.service 2>&1) || said=${said:-"systemd-analyze verify failed"}
 	[ -z "$said" ] || { echo "$said"; return 1; }
 	systemd-analyze security --offline=true --threshold=20 --no-pager systemd/blindrelay.service | tail -n 1
 }

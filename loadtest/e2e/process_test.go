@@ -17,7 +17,7 @@ import (
 
 const (
 	readyTimeout = 40 * time.Second // until a program says that it is ready
-	stopTimeout  = 10 * time.Second // from SIGTERM to the end
+	stopTimeout  = 20 * time.Second // from SIGTERM to the end; a relay may spread goodbyes over 10 s
 	shownLines   = 25               // of each output, when a test fails
 )
 

@@ -27,6 +27,7 @@ type relay struct {
 // host returns the relay's HOST:PORT.
 func (r relay) host() string {
 	host, _, _ := strings.Cut(r.address, "#")
+	host, _, _ = strings.Cut(host, "/")
 	return host
 }
 
@@ -54,6 +55,12 @@ func openRelay(t *testing.T) relay {
 // ended.
 func (r relay) again(t *testing.T, args ...string) relay {
 	t.Helper()
+	if host, _, _ := strings.Cut(r.address, "#"); strings.Contains(host, "/") {
+		// The port was taken on TCP when the relay chose it.
+		ip, _, _ := net.SplitHostPort(r.host())
+		_, tcp, _ := strings.Cut(host, "/")
+		args = append(args, "--listen-tcp", net.JoinHostPort(ip, tcp))
+	}
 	n := startRelay(t, r.state, r.host(), args...)
 	if n.address != r.address {
 		t.Fatalf("the relay with the same state printed %q before and %q now", r.address, n.address)
