@@ -13,9 +13,10 @@ import (
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
-// AgentsConfig says how many agents do what at a relay that admits all.
+// AgentsConfig says how many agents do what at a relay.
 type AgentsConfig struct {
 	Relay  wire.Relay
+	Ticket func(wire.Route) (string, error) // as Target has it
 	Agents int
 	AtOnce int         // attempts at the same time; 0: 64
 	Probe  probe.Probe // of the relay; nil: it is not looked at
@@ -59,7 +60,7 @@ func MeasureIdle(ctx context.Context, cfg AgentsConfig) (*Idle, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	c := crowd.New(cfg.Relay, result.NewRecorder())
+	c := crowd.New(cfg.Relay, cfg.Ticket, result.NewRecorder())
 	defer c.Close()
 	if err := c.Prepare(cfg.Agents); err != nil {
 		return nil, err
@@ -120,7 +121,7 @@ func MeasureStorm(ctx context.Context, cfg AgentsConfig) (*Storm, error) {
 		return nil, err
 	}
 	rec := result.NewRecorder()
-	c := crowd.New(cfg.Relay, rec)
+	c := crowd.New(cfg.Relay, cfg.Ticket, rec)
 	defer c.Close()
 	if failed, err := c.Join(ctx, cfg.Agents, cfg.AtOnce); failed > 0 || err != nil {
 		return nil, fmt.Errorf("%d of %d agents could not register before the storm: %w", failed, cfg.Agents, err)
@@ -167,7 +168,7 @@ func MeasureChurn(ctx context.Context, cfg AgentsConfig, d time.Duration) (*Chur
 	if cfg.Probe == nil {
 		return nil, errors.New("churn looks at the relay before and after: give its ops address or process number")
 	}
-	c := crowd.New(cfg.Relay, result.NewRecorder())
+	c := crowd.New(cfg.Relay, cfg.Ticket, result.NewRecorder())
 	defer c.Close()
 	round := func(n int) (int, error) {
 		failed, err := c.Join(ctx, n, cfg.AtOnce)

@@ -22,7 +22,10 @@ import (
 
 // Target is what a scenario is run against.
 type Target struct {
-	Relay  *wire.Relay  // agents and devices are made here; or
+	Relay *wire.Relay // agents and devices are made here; or
+	// Ticket makes what Relay is shown for each agent's route; nil: it admits
+	// every agent.
+	Ticket func(wire.Route) (string, error)
 	Invite *pair.Invite // of a server that somebody shares: all viewers are one device; or
 	URL    string       // any HTTP path that ends at a synthetic origin or a media server
 	Path   string       // with Invite and URL: what viewers ask for, like /movie/master.m3u8; empty: what a synthetic origin has
@@ -80,7 +83,7 @@ func runWith(ctx context.Context, s Scenario, t Target, films origin.Config) (*r
 		}
 	}
 	r.rig, err = rig.New(rig.Config{
-		Relay: t.Relay, Invite: t.Invite, URL: t.URL, ViewersPerHome: s.ViewersPerHome,
+		Relay: t.Relay, Ticket: t.Ticket, Invite: t.Invite, URL: t.URL, ViewersPerHome: s.ViewersPerHome,
 		DeviceLink: s.Link, HomeLink: s.HomeLink, Seed: s.Seed, Origin: r.origin, Log: t.Log,
 	})
 	if err != nil {

@@ -2,6 +2,9 @@ package loadtest
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -16,6 +19,7 @@ import (
 	"github.com/blindrelay/blindrelay/loadtest/probe"
 	"github.com/blindrelay/blindrelay/loadtest/result"
 	"github.com/blindrelay/blindrelay/loadtest/viewer"
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -29,7 +33,12 @@ func short(kind viewer.Kind) Scenario {
 
 func localRelay(t *testing.T) *localrelay.Relay {
 	t.Helper()
-	r, err := localrelay.Start(localrelay.Config{BufferMemory: 128 << 20})
+	return relayThatAdmits(t, nil)
+}
+
+func relayThatAdmits(t *testing.T, policy admit.Policy) *localrelay.Relay {
+	t.Helper()
+	r, err := localrelay.Start(localrelay.Config{BufferMemory: 128 << 20, Admit: policy})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +199,49 @@ func TestRunRefuses(t *testing.T) {
 			t.Errorf("%s: it ran", name)
 		}
 	}
+}
+
+// TestTickets loads a relay that admits by ticket, with viewers and with agents
+// alone, with tickets of its issuer and without.
+func TestTickets(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issuer, err := admit.IssuerOf(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := admit.NewTickets([]admit.Issuer{issuer})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := relayThatAdmits(t, policy)
+	ticket := func(route wire.Route) (string, error) {
+		return admit.Ticket{Route: route, Grant: admit.Grant{Until: time.Now().Add(time.Hour)}}.Sign(key)
+	}
+	res, err := Run(t.Context(), short(viewer.VOD), Target{Relay: &r.At, Ticket: ticket})
+	if err != nil || res.Viewers.Started != 3 || res.Viewers.Verified == 0 {
+		t.Errorf("with tickets: %+v, %v", res, err)
+	}
+	cfg := AgentsConfig{Relay: r.At, Ticket: ticket, Agents: 3}
+	idle, err := MeasureIdle(t.Context(), cfg)
+	if err != nil || idle.Stayed != 3 {
+		t.Errorf("agents with tickets: %+v, %v", idle, err)
+	}
+	cfg.Ticket = nil
+	if _, err := MeasureIdle(t.Context(), cfg); !closedBy(err, wire.CodeTicketMissing) {
+		t.Errorf("agents without tickets: %v, want %v", err, wire.CodeTicketMissing)
+	}
+	cfg.Ticket = func(wire.Route) (string, error) { return ticket(wire.Route{1}) }
+	if _, err := MeasureIdle(t.Context(), cfg); !closedBy(err, wire.CodeTicketRefused) {
+		t.Errorf("agents with another's ticket: %v, want %v", err, wire.CodeTicketRefused)
+	}
+}
+
+func closedBy(err error, code wire.Code) bool {
+	closed, ok := errors.AsType[*wire.ClosedError](err)
+	return ok && closed.Code == code
 }
 
 func TestAgents(t *testing.T) {

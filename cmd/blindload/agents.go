@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -23,17 +24,24 @@ type agentFlags struct {
 
 // measure opens the relay, lets f measure, and writes what it returns.
 func (f *agentFlags) measure(run func(loadtest.AgentsConfig) (any, [][2]string, error)) error {
+	ticket, err := f.tickets()
+	if err != nil {
+		return err
+	}
 	at, look, end, err := f.open()
 	if err != nil {
 		return err
 	}
 	defer end()
-	figures, rows, err := run(loadtest.AgentsConfig{Relay: at, Agents: f.Agents, AtOnce: f.AtOnce, Probe: look, Settle: f.Settle})
+	figures, rows, err := run(loadtest.AgentsConfig{Relay: at, Ticket: ticket, Agents: f.Agents, AtOnce: f.AtOnce, Probe: look, Settle: f.Settle})
 	if err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, r := range rows {
+		if look == nil && strings.HasPrefix(r[0], "relay") {
+			r[1] = "not looked at: give --ops or --pid"
+		}
 		fmt.Fprintf(t, "%s\t%s\n", r[0], r[1])
 	}
 	if err := t.Flush(); err != nil || f.JSON == "" {

@@ -23,12 +23,16 @@ func (c *capacityCmd) Run(ctx context.Context) error {
 	if _, err := slo.Parse(c.SLO); err != nil {
 		return usageError{err}
 	}
+	ticket, err := c.tickets()
+	if err != nil {
+		return err
+	}
 	at, look, end, err := c.open()
 	if err != nil {
 		return err
 	}
 	defer end()
-	found, err := loadtest.Search(ctx, c.scenario(0, c.SLO), loadtest.Target{Relay: &at, Probe: look, Log: c.log()}, loadtest.SearchConfig{
+	found, err := loadtest.Search(ctx, c.scenario(0, c.SLO), loadtest.Target{Relay: &at, Ticket: ticket, Probe: look, Log: c.log()}, loadtest.SearchConfig{
 		First: c.First, Most: c.Most, Confirm: c.Confirm,
 		Tell: func(t loadtest.Trial) { fmt.Fprintf(os.Stderr, "%4d viewers: %s\n", t.Viewers, t.Why) },
 	})

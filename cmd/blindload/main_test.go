@@ -53,6 +53,8 @@ func TestUsage(t *testing.T) {
 		{"run --url 127.0.0.1", "not an http:// address"},
 		{"run --relay nowhere", "HOST:PORT"},
 		{"run --self --path /x", "--path goes with --url"},
+		{"run --self --ticket-key main_test.go", "--ticket-key goes with --relay"},
+		{"idle --self --ticket-key main_test.go", "--ticket-key goes with --relay"},
 		{"run --invite BR1:AAAA --path /x", "invite"},
 		{"run --self --kind opera", "opera"},
 		{"run --self --bitrate fast", "not a bitrate"},

@@ -120,6 +120,10 @@ func (c *runCmd) Run(ctx context.Context) error {
 func (c *runCmd) target() (loadtest.Target, func() error, error) {
 	t := loadtest.Target{URL: c.URL, Path: c.Path, Log: c.log(), Live: show}
 	nothing := func() error { return nil }
+	var err error
+	if t.Ticket, err = c.tickets(); err != nil {
+		return t, nothing, err
+	}
 	if c.URL != "" {
 		if u, err := url.Parse(c.URL); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return t, nothing, usageError{fmt.Errorf("--url %q is not an http:// address", c.URL)}

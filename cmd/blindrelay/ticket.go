@@ -72,16 +72,11 @@ func signingKey(path string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("key file %s: it holds no PEM block", path)
+	key, err := admit.ParseKey(b)
+	if err != nil {
+		return nil, fmt.Errorf("key file %s: %w", path, err)
 	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("key file %s: it is not a PKCS #8 private key, as `openssl genpkey -algorithm ed25519` makes them", path)
-	}
-	return signer, nil
+	return key, nil
 }
 
 func newSigningKey() ([]byte, error) {

@@ -1,7 +1,7 @@
 // Package crowd holds many agents at a relay that do nothing: what idle servers
 // cost, and what happens when all of them come at once.
 //
-//	c := crowd.New(relay, recorder)
+//	c := crowd.New(relay, nil, recorder)
 //	failed, err := c.Join(ctx, 10_000, 64)     // 64 at a time
 //	err = c.Close()
 //
@@ -35,24 +35,29 @@ const attemptTime = 30 * time.Second
 
 // Crowd is a number of agents. Its methods may not be called concurrently.
 type Crowd struct {
-	relay wire.Relay
-	rec   *result.Recorder
+	relay  wire.Relay
+	ticket func(wire.Route) (string, error) // nil: none
+	rec    *result.Recorder
 
 	certs   []tls.Certificate // of all agents that ever joined, made once
+	tickets []string          // one for each of certs, "" without
 	dialers []*transport.Dialer
 
 	mu      sync.Mutex
 	members []*hop.Registration
 }
 
-// New returns an empty crowd at a relay that admits every agent. It records
+// New returns an empty crowd at a relay, which is shown what ticket returns for
+// an agent's route; nil is for a relay that admits every agent. It records
 // connection times and errors with rec.
-func New(relay wire.Relay, rec *result.Recorder) *Crowd { return &Crowd{relay: relay, rec: rec} }
+func New(relay wire.Relay, ticket func(wire.Route) (string, error), rec *result.Recorder) *Crowd {
+	return &Crowd{relay: relay, ticket: ticket, rec: rec}
+}
 
 // Record makes the crowd record with rec from now on.
 func (c *Crowd) Record(rec *result.Recorder) { c.rec = rec }
 
-// Prepare makes the keys and sockets of n agents, so that Join measures the
+// Prepare makes the keys, tickets and sockets of n agents, so that Join measures the
 // relay and not the making of keys.
 func (c *Crowd) Prepare(n int) error {
 	for len(c.certs) < n {
@@ -64,7 +69,13 @@ func (c *Crowd) Prepare(n int) error {
 		if err != nil {
 			return err
 		}
-		c.certs = append(c.certs, id.Certificate())
+		cert, ticket := id.Certificate(), ""
+		if c.ticket != nil {
+			if ticket, err = c.ticket(wire.RouteOf(cert.Leaf.RawSubjectPublicKeyInfo)); err != nil {
+				return err
+			}
+		}
+		c.certs, c.tickets = append(c.certs, cert), append(c.tickets, ticket)
 	}
 	for len(c.dialers)*perSocket < n {
 		d, err := transport.NewDialer(nil)
@@ -121,7 +132,7 @@ func (c *Crowd) register(ctx context.Context, i int) (*hop.Registration, error) 
 	if err != nil {
 		return nil, err
 	}
-	return hop.Register(ctx, s, wire.Register{})
+	return hop.Register(ctx, s, wire.Register{Ticket: c.tickets[i]})
 }
 
 // Size returns how many agents are registered, as far as they know.

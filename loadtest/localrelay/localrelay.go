@@ -1,5 +1,5 @@
 // Package localrelay runs a relay inside a program, on loopback, for a demo or
-// a load test: the real one, with a fresh identity, that admits every agent.
+// a load test: the real one, with a fresh identity.
 //
 //	r, err := localrelay.Start(localrelay.Config{BufferMemory: 1 << 30})
 //	fmt.Println(r.At) // 127.0.0.1:45678#PIN
@@ -26,8 +26,9 @@ import (
 
 // Config says how the relay runs.
 type Config struct {
-	BufferMemory int64 // as relay.Config has it; required
-	JitterBuffer int   // as relay.Config has it
+	BufferMemory int64        // as relay.Config has it; required
+	JitterBuffer int          // as relay.Config has it
+	Admit        admit.Policy // nil: every agent is admitted
 	// Tap stands between the relay and its listener and may look at whatever
 	// passes. Nil: nothing does.
 	Tap func(relay.Listener) relay.Listener
@@ -49,6 +50,9 @@ const closeWithin = 5 * time.Second
 
 // Start starts a relay on a free UDP port of 127.0.0.1.
 func Start(cfg Config) (*Relay, error) {
+	if cfg.Admit == nil {
+		cfg.Admit = admit.Open{}
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -59,7 +63,7 @@ func Start(cfg Config) (*Relay, error) {
 	}
 	r := &Relay{served: make(chan error, 1)}
 	r.relay, err = relay.New(relay.Config{
-		Admit:        admit.Open{},
+		Admit:        cfg.Admit,
 		BufferMemory: cfg.BufferMemory,
 		JitterBuffer: cfg.JitterBuffer,
 		Log:          cfg.Log,

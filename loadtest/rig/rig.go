@@ -34,9 +34,10 @@ import (
 
 // Config says what to build. One of Relay, Invite and URL is given.
 type Config struct {
-	Relay  *wire.Relay  // it must admit every agent
-	Invite *pair.Invite // of a server that somebody shares: all viewers are the one device that it pairs
-	URL    string       // of any HTTP path, like http://127.0.0.1:8096; no home is built then
+	Relay  *wire.Relay                      // agents and devices are made here
+	Ticket func(wire.Route) (string, error) // what Relay is shown for an agent's route; nil: it admits every agent
+	Invite *pair.Invite                     // of a server that somebody shares: all viewers are the one device that it pairs
+	URL    string                           // of any HTTP path, like http://127.0.0.1:8096; no home is built then
 
 	ViewersPerHome int    // how many share an agent; 0: 4
 	DeviceLink     string // netsim profile of each device's access line; empty: none
@@ -327,12 +328,18 @@ func (h *home) build(ctx context.Context, r *Rig, n int) error {
 	if h.state, err = pair.OpenHome(filepath.Join(r.dir, strconv.Itoa(n))); err != nil {
 		return err
 	}
+	ticket := ""
+	if r.cfg.Ticket != nil {
+		if ticket, err = r.cfg.Ticket(h.state.Route()); err != nil {
+			return err
+		}
+	}
 	socket, line, err := r.socketOn(r.home, r.cfg.Seed+uint64(n)<<1+1)
 	if err != nil {
 		return err
 	}
 	h.line = line
-	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: h.state, Relays: []wire.Relay{*r.cfg.Relay}, Log: r.cfg.Log, Socket: socket})
+	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: h.state, Relays: []wire.Relay{*r.cfg.Relay}, Ticket: ticket, Log: r.cfg.Log, Socket: socket})
 	if err != nil {
 		return err
 	}

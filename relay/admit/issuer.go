@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
@@ -65,6 +66,22 @@ func ParseIssuer(text string) (Issuer, error) {
 		return Issuer{}, errors.New("this is not an issuer: write the public key as `blindrelay ticket new` prints it, which is that of `openssl pkey -pubout` without its first and last line")
 	}
 	return newIssuer("", key)
+}
+
+// ParseKey reads a private key that signs tickets: PEM, PKCS #8 (RFC 5958),
+// Ed25519 or P-256.
+func ParseKey(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("it holds no PEM block")
+	}
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	signer, ok := key.(crypto.Signer)
+	if err != nil || !ok {
+		return nil, errors.New("it is not a PKCS #8 private key, as `openssl genpkey -algorithm ed25519` makes them")
+	}
+	_, err = IssuerOf(signer)
+	return signer, err
 }
 
 // jwk is one key of a JSON Web Key Set (RFC 7517), as RFC 7518, section 6.2,

@@ -4,8 +4,13 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +32,38 @@ func TestIssuerText(t *testing.T) {
 	for _, text := range []string{"", "x", "AAAA", "-----BEGIN PUBLIC KEY-----"} {
 		if _, err := ParseIssuer(text); err == nil || !strings.Contains(err.Error(), "ticket new") {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestParseKey(t *testing.T) {
+	pkcs8 := func(key any) []byte {
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	}
+	for _, key := range []crypto.Signer{newEd25519(t), newP256(t)} {
+		got, err := ParseKey(pkcs8(key))
+		if err != nil || !reflect.DeepEqual(got.Public(), key.Public()) {
+			t.Errorf("%T: got %T, %v", key, got, err)
+		}
+	}
+	p384, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		text []byte
+		want string
+	}{
+		{nil, "no PEM block"},
+		{[]byte("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), "not a PKCS #8"},
+		{pkcs8(p384), "another kind"},
+	} {
+		if _, err := ParseKey(test.text); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: %v, want %q", test.text, err, test.want)
 		}
 	}
 }
