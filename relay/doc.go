@@ -48,7 +48,7 @@
 //
 //	base            15 MiB of the program itself
 //	+ BufferMemory  which all forwarded streams share
-//	+ sessions x 128 KiB
+//	+ sessions x 128 KiB, of which there are MaxSessions
 //	+ what is on its way in the network, see below
 //
 // A sixteenth of BufferMemory is for streams whose OPEN has not arrived, one

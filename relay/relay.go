@@ -33,6 +33,11 @@ type Config struct {
 	BufferMemory int64
 	// JitterBuffer bounds one direction of one stream, in bytes. 0 means 1 MiB.
 	JitterBuffer int
+	// MaxSessions bounds the sessions at one time, MaxSessionsPerAddress those
+	// that come from one address, IPv4 /32 or IPv6 /56; loopback is not counted.
+	// A session stays with the address that it came from. 0 means
+	// DefaultMaxSessions and DefaultMaxSessionsPerAddress, negative no limit.
+	MaxSessions, MaxSessionsPerAddress int
 	// Log takes what an operator should know. Nil logs nothing. PRIVACY.md lists
 	// every line.
 	Log *slog.Logger
@@ -63,6 +68,7 @@ type Relay struct {
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
+	limit    limit
 	welcomed int           // of sessions, those whose HELLO was taken
 	spread   time.Duration // over which endpoints are asked to leave; 0: the relay is not being emptied
 	leaving  bool          // no session is accepted any more
@@ -92,6 +98,7 @@ func New(cfg Config) (*Relay, error) {
 		waiting:  waiting,
 		metrics:  newMetrics(),
 		sessions: make(map[*session]struct{}),
+		limit:    newLimit(cfg.MaxSessions, cfg.MaxSessionsPerAddress),
 		emptied:  make(chan struct{}),
 	}
 	if cfg.Admit == nil {
@@ -145,12 +152,19 @@ func (r *Relay) Serve(ctx context.Context, ln Listener) error {
 // start runs a session in a goroutine of its own, so that nothing holds up the
 // accept loop.
 func (r *Relay) start(ts transport.Session) {
-	s := &session{relay: r, Session: ts, attachment: rand.Uint64()}
+	s := &session{relay: r, Session: ts, attachment: rand.Uint64(), source: sourceOf(ts.RemoteAddr())}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	r.mu.Lock()
 	if r.leaving {
 		r.mu.Unlock()
 		ts.Close(wire.CodeShutdown, "")
+		return
+	}
+	if no := r.limit.take(s.source); no != nil {
+		r.mu.Unlock()
+		s.cancel()
+		ts.Close(no.code, no.text)
+		r.metrics.sessionsEnded.of(no.code).Inc()
 		return
 	}
 	r.sessions[s] = struct{}{}
@@ -163,6 +177,7 @@ func (r *Relay) forget(s *session) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, s)
+	r.limit.give(s.source)
 	if s.welcomed {
 		if r.welcomed--; r.welcomed == 0 && r.spread > 0 {
 			close(r.emptied) // nobody is welcomed any more

@@ -29,6 +29,8 @@ var hints = map[wire.Code]string{
 	wire.CodeTooManyTokens:  "the relay takes no more devices for this server: revoke some",
 	wire.CodeDraining:       "the relay is being emptied, to be replaced or for good; this side goes to another one, or comes back by itself",
 	wire.CodeTooManyConns:   "the relay has as many connections of this server as it takes; those go on",
+	wire.CodeRelayFull:      "the relay has as many connections as it takes; this side tries again by itself, and another relay if it knows one",
+	wire.CodeAddressLimit:   "the relay has as many connections from this network's address as it takes: end those that are not needed, or ask its operator for more --max-sessions-per-address; this side tries again by itself",
 	wire.CodeSilent:         "the relay gave up waiting for an answer",
 	wire.CodeProtocol:       "the relay does not understand this side: are both of the same version?",
 	wire.CodeFrameTooLarge:  "the relay does not understand this side: are both of the same version?",

@@ -40,6 +40,8 @@ const (
 	CodeTicketMissing  Code = 0x13 // the relay admits agents by tickets, and this one shows none
 	CodeTicketRefused  Code = 0x14 // the agent's ticket is not valid here: not signed by an issuer of this relay, for another route, or malformed
 	CodeTicketExpired  Code = 0x15 // the time for which the agent was admitted is over
+	CodeRelayFull      Code = 0x16 // the relay has as many connections as it takes
+	CodeAddressLimit   Code = 0x17 // the relay has as many connections from this address as it takes
 	CodeAdmitFailed    Code = 0x18 // the relay could not find out whether it admits the agent
 )
 
@@ -76,6 +78,8 @@ var codeNames = map[Code]string{
 	CodeTicketMissing:  "ticket_missing",
 	CodeTicketRefused:  "ticket_refused",
 	CodeTicketExpired:  "ticket_expired",
+	CodeRelayFull:      "relay_full",
+	CodeAddressLimit:   "address_limit",
 	CodeAdmitFailed:    "admit_failed",
 	CodeCancelled:      "cancelled",
 	CodeRefused:        "refused",

@@ -1,0 +1,129 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/transporttest"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+func TestSourceOf(t *testing.T) {
+	for _, test := range []struct {
+		addr net.Addr
+		want string // "": counts as none
+	}{
+		{&net.UDPAddr{IP: net.IPv4(203, 0, 113, 7), Port: 1}, "203.0.113.7/32"},
+		{&net.TCPAddr{IP: net.ParseIP("::ffff:203.0.113.7"), Port: 2}, "203.0.113.7/32"},
+		{&net.UDPAddr{IP: net.ParseIP("2001:db8:1:2ff::7"), Zone: "eth0"}, "2001:db8:1:200::/56"},
+		{&net.UDPAddr{IP: net.ParseIP("2001:db8:1:300::7")}, "2001:db8:1:300::/56"},
+		{&net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)}, ""},
+		{&net.TCPAddr{IP: net.IPv6loopback}, ""},
+		{&net.UDPAddr{}, ""},
+		{&net.UnixAddr{Name: "x"}, ""},
+		{nil, ""},
+	} {
+		want := netip.Prefix{}
+		if test.want != "" {
+			want = netip.MustParsePrefix(test.want)
+		}
+		if got := sourceOf(test.addr); got != want {
+			t.Errorf("%v counts as %v, want %v", test.addr, got, want)
+		}
+	}
+}
+
+func TestLimit(t *testing.T) {
+	a, b, none := netip.MustParsePrefix("203.0.113.7/32"), netip.MustParsePrefix("203.0.113.8/32"), netip.Prefix{}
+	l := newLimit(5, 2)
+	want := func(from netip.Prefix, code wire.Code) {
+		t.Helper()
+		got := wire.CodeNone
+		if no := l.take(from); no != nil {
+			got = no.code
+		}
+		if got != code {
+			t.Errorf("one more of %v gets %v, want %v", from, got, code)
+		}
+	}
+	want(a, wire.CodeNone)
+	want(a, wire.CodeNone)
+	want(a, wire.CodeAddressLimit)
+	want(b, wire.CodeNone)
+	want(none, wire.CodeNone)
+	want(none, wire.CodeNone)
+	want(b, wire.CodeRelayFull)
+	l.give(a)
+	want(a, wire.CodeNone)
+	for _, from := range []netip.Prefix{a, a, b, none, none} {
+		l.give(from)
+	}
+	if l.taken != 0 || len(l.of) != 0 {
+		t.Errorf("%d sessions are counted, of %d addresses, and all were given back", l.taken, len(l.of))
+	}
+	l = newLimit(-1, -1)
+	for range 2 * DefaultMaxSessions {
+		want(a, wire.CodeNone)
+	}
+	if l = newLimit(0, 0); l.all != DefaultMaxSessions || l.each != DefaultMaxSessionsPerAddress {
+		t.Errorf("the defaults are %+v", l)
+	}
+}
+
+// TestSessionLimits fills a relay with sessions of two addresses and expects
+// that each refusal has its own code and leaves the others alone, and that who
+// leaves makes room.
+func TestSessionLimits(t *testing.T) {
+	cfg := admitAll
+	cfg.MaxSessions, cfg.MaxSessionsPerAddress = 5, 3
+	simulate(t, cfg, func(w *world) {
+		refused := func(err error, code wire.Code) {
+			t.Helper()
+			if closed, ok := errors.AsType[*wire.ClosedError](err); !ok || closed.Code != code || closed.Text == "" {
+				t.Errorf("one session too many gets %v, want %v and a sentence", err, code)
+			}
+		}
+		cert := transporttest.Certificate(t)
+		crowd := w.dialer() // all from one address
+		var of []*hop.Registration
+		for range cfg.MaxSessionsPerAddress {
+			s, err := crowd(w.addr, &cert)
+			if err != nil {
+				t.Fatal(err)
+			}
+			reg, err := hop.Register(w.ctx(), s, wire.Register{Instance: wire.Instance{1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			of = append(of, reg)
+		}
+		again := func() error {
+			s, err := crowd(w.addr, &cert)
+			if err == nil {
+				_, err = hop.Register(w.ctx(), s, wire.Register{Instance: wire.Instance{1}})
+			}
+			return err
+		}
+		refused(again(), wire.CodeAddressLimit)
+
+		home, route := w.agent()
+		away := w.device(route)
+		other := transporttest.Certificate(t)
+		_, err := hop.Register(w.ctx(), w.dial(&other), wire.Register{})
+		refused(err, wire.CodeRelayFull)
+		w.open(away, home)
+
+		of[0].Close(wire.CodeNone, "")
+		time.Sleep(time.Second)
+		if err := again(); err != nil {
+			t.Errorf("after one of its address has left: %v", err)
+		}
+		ended := w.relay.metrics.sessionsEnded
+		wantCount(t, "sessions ended", ended, wire.CodeAddressLimit, 1)
+		wantCount(t, "sessions ended", ended, wire.CodeRelayFull, 1)
+	})
+}
