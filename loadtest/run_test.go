@@ -38,7 +38,7 @@ func localRelay(t *testing.T) *localrelay.Relay {
 
 func relayThatAdmits(t *testing.T, policy admit.Policy) *localrelay.Relay {
 	t.Helper()
-	r, err := localrelay.Start(localrelay.Config{BufferMemory: 128 << 20, Admit: policy})
+	r, err := localrelay.Start(localrelay.Config{BufferMemory: 128 << 20, Admit: policy, TCP: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +71,21 @@ func TestRunThroughRelay(t *testing.T) {
 	}
 	if res.Links == nil || res.Links.Packets == 0 || res.Relay == nil || len(res.Samples) == 0 || len(res.SLO) != 1 || !res.SLO[0].Held {
 		t.Errorf("links %+v, relay %+v, %d samples, verdicts %+v", res.Links, res.Relay, len(res.Samples), res.SLO)
+	}
+}
+
+// TestRunWithoutUDP lets viewers watch from networks that block UDP, where a
+// start-up takes the head start of QUIC, and a second or two for the segment.
+func TestRunWithoutUDP(t *testing.T) {
+	r := localRelay(t)
+	s := short(viewer.VOD)
+	s.Link, s.Duration = "hotel", 6*time.Second
+	res, err := Run(t.Context(), s, Target{Relay: &r.At})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := res.Viewers; v.Started != 3 || v.Verified == 0 || v.Verified != v.Bytes || res.Links == nil || res.Links.Packets == 0 {
+		t.Errorf("viewers: %+v, links %+v", v, res.Links)
 	}
 }
 

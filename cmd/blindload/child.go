@@ -31,7 +31,7 @@ type relayCmd struct {
 }
 
 func (c *relayCmd) Run(ctx context.Context) error {
-	r, err := localrelay.Start(localrelay.Config{BufferMemory: int64(c.BufferMemory), JitterBuffer: int(c.JitterBuffer)})
+	r, err := localrelay.Start(localrelay.Config{BufferMemory: int64(c.BufferMemory), JitterBuffer: int(c.JitterBuffer), TCP: true})
 	if err != nil {
 		return err
 	}

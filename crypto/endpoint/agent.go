@@ -36,9 +36,12 @@ type AgentConfig struct {
 	Approve pair.Approver
 	// Log takes what the owner should know. Nil logs nothing.
 	Log *slog.Logger
-	// Socket carries all connections to relays. The Agent owns it. Nil: a
-	// UDP socket of its own, and TCP where UDP is blocked.
+	// Socket carries all QUIC connections to relays. The Agent owns it. Nil: a
+	// UDP socket of its own.
 	Socket net.PacketConn
+	// DialTCP dials for TLS on TCP where UDP is blocked; it has to heed its
+	// context. Nil: the machine's network, but no TCP at all if Socket is given.
+	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 }
 
 // Agent makes a media server reachable through relays. It reconnects by itself
@@ -108,7 +111,7 @@ func prepare(cfg AgentConfig, r fleet.Resolver) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	if a.dialer, err = transport.NewDialer(cfg.Socket); err != nil {
+	if a.dialer, err = (transport.DialerConfig{Socket: cfg.Socket, DialTCP: cfg.DialTCP}).NewDialer(); err != nil {
 		return nil, errors.Join(err, a.server.Close())
 	}
 	a.roster = newRoster(a, fleet.NewSet(r, cfg.Relays))

@@ -27,10 +27,13 @@ type DialerConfig struct {
 	Server pair.Server
 	// Log takes what the user should know. Nil logs nothing.
 	Log *slog.Logger
-	// Socket carries all connections to relays. The Dialer owns it. Nil: a
-	// UDP socket of its own, and TCP where UDP is blocked; the Dialer then also
-	// follows the machine from network to network.
+	// Socket carries all QUIC connections to relays. The Dialer owns it. Nil: a
+	// UDP socket of its own; the Dialer then also follows the machine from
+	// network to network.
 	Socket net.PacketConn
+	// DialTCP dials for TLS on TCP where UDP is blocked; it has to heed its
+	// context. Nil: the machine's network, but no TCP at all if Socket is given.
+	DialTCP func(ctx context.Context, network, addr string) (net.Conn, error)
 	// Carriers is over how many relay connections one stream is spread at
 	// most, where that makes it faster: 1 to 8, and 1 also rules out that TCP
 	// takes the place of QUIC where it is faster. 0: 8.
@@ -93,7 +96,7 @@ func NewDialer(cfg DialerConfig) (*Dialer, error) {
 	if d.log == nil {
 		d.log = slog.New(slog.DiscardHandler)
 	}
-	if d.dialer, err = transport.NewDialer(cfg.Socket); err != nil {
+	if d.dialer, err = (transport.DialerConfig{Socket: cfg.Socket, DialTCP: cfg.DialTCP}).NewDialer(); err != nil {
 		return nil, err
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())

@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/blindrelay/blindrelay/crypto/e2e"
@@ -29,6 +30,7 @@ type Config struct {
 	BufferMemory int64        // as relay.Config has it; required
 	JitterBuffer int          // as relay.Config has it
 	Admit        admit.Policy // nil: every agent is admitted
+	TCP          bool         // take TLS on TCP too, at a port of its own
 	// Tap stands between the relay and its listener and may look at whatever
 	// passes. Nil: nothing does.
 	Tap func(relay.Listener) relay.Listener
@@ -42,7 +44,8 @@ type Relay struct {
 	relay   *relay.Relay
 	sockets *udp.Group
 	ln      *transport.Listener
-	served  chan error // Serve's one result
+	tcp     *transport.TCPListener // nil: none
+	served  chan error             // Serve's one result for each listener
 }
 
 // closeWithin bounds Close.
@@ -61,7 +64,7 @@ func Start(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Relay{served: make(chan error, 1)}
+	r := &Relay{served: make(chan error, 2)} // two listeners at most
 	r.relay, err = relay.New(relay.Config{
 		Admit:        cfg.Admit,
 		BufferMemory: cfg.BufferMemory,
@@ -84,12 +87,24 @@ func Start(cfg Config) (*Relay, error) {
 		return nil, errors.Join(err, r.sockets.Close())
 	}
 	r.At = wire.Relay{Addr: r.sockets.Conns()[0].LocalAddr().String(), Pin: wire.KeyPin(id.Pin())}
-	var ln relay.Listener = r.ln
-	if cfg.Tap != nil {
-		ln = cfg.Tap(ln)
+	if cfg.TCP {
+		socket, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, errors.Join(err, r.ln.Close(), r.sockets.Close())
+		}
+		r.tcp = transport.ListenTCP(transport.TCPListenConfig{Socket: socket, Certificate: listen.Certificate, Failed: listen.Failed})
+		r.At.TCPPort = uint16(socket.Addr().(*net.TCPAddr).Port)
+		r.serve(r.tcp, cfg.Tap)
+	}
+	r.serve(r.ln, cfg.Tap)
+	return r, nil
+}
+
+func (r *Relay) serve(ln relay.Listener, tap func(relay.Listener) relay.Listener) {
+	if tap != nil {
+		ln = tap(ln)
 	}
 	go func() { r.served <- r.relay.Serve(context.Background(), ln) }()
-	return r, nil
 }
 
 // Collectors returns the relay's metrics.
@@ -99,5 +114,13 @@ func (r *Relay) Collectors() []prometheus.Collector { return r.relay.Collectors(
 func (r *Relay) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
 	defer cancel()
-	return errors.Join(r.ln.Stop(), r.relay.Shutdown(ctx), <-r.served, r.ln.Close(), r.sockets.Close())
+	var errs []error
+	if r.tcp != nil {
+		errs = append(errs, r.tcp.Stop())
+	}
+	errs = append(errs, r.ln.Stop(), r.relay.Shutdown(ctx), <-r.served)
+	if r.tcp != nil {
+		errs = append(errs, <-r.served, r.tcp.Close())
+	}
+	return errors.Join(append(errs, r.ln.Close(), r.sockets.Close())...)
 }

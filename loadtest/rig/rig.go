@@ -203,11 +203,11 @@ func (r *Rig) direct(i int) (*Access, error) {
 // device is a paired device with a session.
 type device struct {
 	dialer  *endpoint.Dialer
-	line    closer
+	access  access
 	connect time.Duration // until it was admitted
 }
 
-func (d *device) close() error { return errors.Join(d.dialer.Close(), d.line.Close()) }
+func (d *device) close() error { return errors.Join(d.dialer.Close(), d.access.close()) }
 
 // client returns an HTTP client with connections of its own.
 func (d *device) client() (*http.Client, func()) {
@@ -258,15 +258,15 @@ func (r *Rig) newDevice(ctx context.Context, seed uint64, pair func(context.Cont
 	if err != nil {
 		return nil, err
 	}
-	socket, line, err := r.socketOn(r.device, seed)
+	way, err := r.accessOn(r.device, seed)
 	if err != nil {
 		return nil, err
 	}
-	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Log: r.cfg.Log, Socket: socket})
+	dialer, err := endpoint.NewDialer(endpoint.DialerConfig{Identity: key, Server: server, Log: r.cfg.Log, Socket: way.socket, DialTCP: way.dialTCP})
 	if err != nil {
-		return nil, errors.Join(err, line.Close())
+		return nil, errors.Join(err, way.close())
 	}
-	d := &device{dialer: dialer, line: line}
+	d := &device{dialer: dialer, access: way}
 	begin := time.Now()
 	if err := dialer.Connect(ctx); err != nil {
 		return nil, errors.Join(err, d.close())
@@ -289,38 +289,52 @@ func (r *Rig) homeOf(ctx context.Context, i int) (*home, error) {
 	return h, h.err
 }
 
-// socketOn returns a UDP socket on a line of its own; with no path both are
-// plain.
-func (r *Rig) socketOn(path *netsim.Path, seed uint64) (net.PacketConn, closer, error) {
+// access is an endpoint's line, and what it reaches relays with over it.
+type access struct {
+	socket  net.PacketConn
+	dialTCP func(ctx context.Context, network, addr string) (net.Conn, error) // nil: QUIC alone
+	line    *netsim.Line                                                      // nil: none
+}
+
+// accessOn returns a UDP socket on a line of its own; with no path it is plain.
+// There is TCP only on a path that blocks UDP: on the others it would take
+// QUIC's place where packets are lost, and the emulated losses of TCP are milder
+// than the world's.
+func (r *Rig) accessOn(path *netsim.Path, seed uint64) (access, error) {
 	udp, err := net.ListenUDP("udp", nil)
 	if err != nil || path == nil {
-		return udp, nothing{}, err
+		return access{socket: udp}, err
 	}
 	line, err := r.newLine(*path, seed)
 	if err != nil {
-		return nil, nil, errors.Join(err, udp.Close())
+		return access{}, errors.Join(err, udp.Close())
 	}
-	pc, err := line.WrapPacketConn(udp)
-	if err != nil {
-		return nil, nil, errors.Join(err, line.Close(), udp.Close())
+	a := access{line: line}
+	if a.socket, err = line.WrapPacketConn(udp); err != nil {
+		return access{}, errors.Join(err, line.Close(), udp.Close())
 	}
-	return pc, line, nil
+	if path.BlockUDP {
+		a.dialTCP = line.Dial
+	}
+	return a, nil
 }
 
-type closer interface{ Close() error }
-
-type nothing struct{}
-
-func (nothing) Close() error { return nil }
+// close ends the line; the socket is its endpoint's.
+func (a access) close() error {
+	if a.line == nil {
+		return nil
+	}
+	return a.line.Close()
+}
 
 // home is one agent with its origin.
 type home struct {
-	once  sync.Once
-	err   error // of build
-	state *pair.Home
-	agent *endpoint.Agent
-	line  closer
-	serve sync.WaitGroup
+	once   sync.Once
+	err    error // of build
+	state  *pair.Home
+	agent  *endpoint.Agent
+	access access
+	serve  sync.WaitGroup
 }
 
 func (h *home) build(ctx context.Context, r *Rig, n int) error {
@@ -334,12 +348,10 @@ func (h *home) build(ctx context.Context, r *Rig, n int) error {
 			return err
 		}
 	}
-	socket, line, err := r.socketOn(r.home, r.cfg.Seed+uint64(n)<<1+1)
-	if err != nil {
+	if h.access, err = r.accessOn(r.home, r.cfg.Seed+uint64(n)<<1+1); err != nil {
 		return err
 	}
-	h.line = line
-	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: h.state, Relays: []wire.Relay{*r.cfg.Relay}, Ticket: ticket, Log: r.cfg.Log, Socket: socket})
+	h.agent, err = endpoint.NewAgent(endpoint.AgentConfig{Home: h.state, Relays: []wire.Relay{*r.cfg.Relay}, Ticket: ticket, Log: r.cfg.Log, Socket: h.access.socket, DialTCP: h.access.dialTCP})
 	if err != nil {
 		return err
 	}
@@ -366,9 +378,7 @@ func (h *home) close() error {
 		errs = append(errs, h.agent.Close())
 	}
 	h.serve.Wait()
-	if h.line != nil {
-		errs = append(errs, h.line.Close())
-	}
+	errs = append(errs, h.access.close())
 	if h.state != nil {
 		errs = append(errs, h.state.Close())
 	}
