@@ -87,6 +87,7 @@ func TestDeadControlChannel(t *testing.T) {
 				s := w.connect(w.allow(newIdentity(t)), 1)
 				device, agent := w.streams(s)
 				v := w.served()[0]
+				synctest.Wait() // WELCOME is there
 				swallow.Store(true)
 				cut(ends[0], ends[1])
 				for _, c := range []*Conn{device, agent} {
