@@ -57,8 +57,8 @@ func number(t *testing.T, s string) int {
 
 // least is the shortest payload that each frame's parser takes.
 var least = map[FrameType]int{
-	FrameHello: 2, FrameWelcome: 1, FrameRegister: 20, FrameRegistered: 20, FrameOpen: 32, FrameIncoming: 8, FrameGoodbye: 6,
-	FrameMeasure: 37, FrameMeasured: 8,
+	FrameHello: 2, FrameWelcome: 1, FrameRegister: 22, FrameRegistered: 20, FrameOpen: 33, FrameIncoming: 8, FrameGoodbye: 6,
+	FrameMeasure: 37, FrameMeasured: 8, FrameLimit: 22, FrameReceipt: 0,
 }
 
 func TestDocFrames(t *testing.T) {
@@ -97,6 +97,7 @@ func TestDocLimits(t *testing.T) {
 		fmt.Sprintf("ALPN `%s`", ALPN),
 		fmt.Sprintf("at most %d tokens", MaxTokens),
 		fmt.Sprintf("a **ticket** has at most %d bytes", MaxTicket),
+		fmt.Sprintf("A receipt has at most %d bytes", MaxReceipt),
 		fmt.Sprintf("Their payload has at most %d bytes, and at most %d of them", MaxOptionalPayload, MaxOptionalFrames),
 		fmt.Sprintf("Types from 0x%02x on are **optional**", uint8(firstOptional)),
 		fmt.Sprintf("a sentence of at most %d bytes", MaxGoodbyeText),

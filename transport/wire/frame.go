@@ -38,13 +38,15 @@ type FrameType uint8
 const (
 	FrameHello      FrameType = 0x01 // endpoint to relay, first on the control stream: min version u8 | max version u8
 	FrameWelcome    FrameType = 0x02 // relay to endpoint, answers HELLO: version u8
-	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on later streams: instance (16) | count u16 | count x SHA-256 of a token (32) | length u16 | ticket (length)
+	FrameRegister   FrameType = 0x03 // agent to relay, behind HELLO and on later streams: instance (16) | count u16 | count x SHA-256 of a token (32) | length u16 | ticket (length) | length u16 | receipt (length)
 	FrameRegistered FrameType = 0x04 // relay to agent, answers REGISTER: route (16) | valid u32 (s)
-	FrameOpen       FrameType = 0x05 // device to relay, first on a data stream: route (16) | token (16)
+	FrameOpen       FrameType = 0x05 // device to relay, first on a data stream: route (16) | token (16) | urgency u8
 	FrameIncoming   FrameType = 0x06 // relay to agent, first on a data stream: attachment u64
 	FrameGoodbye    FrameType = 0x07 // relay to endpoint, on the control stream: code u16 | retry after u32 (ms) | text (UTF-8, to the end)
 	FrameMeasure    FrameType = 0x08 // endpoint to relay, first on a stream: direction u8 (0 up, 1 down) | bytes u32 | route (16) | token (16)
 	FrameMeasured   FrameType = 0x09 // relay to endpoint, answers a MEASURE that went up: bytes u32 | time u32 (us)
+	FrameLimit      FrameType = 0x0a // relay to endpoint, on the control stream: code u16 | limit u64 | left u64 | retry after u32 (s)
+	FrameReceipt    FrameType = 0x0b // relay to agent, on the control stream: receipt (to the end)
 
 	firstOptional FrameType = 0x80
 )
@@ -56,8 +58,10 @@ const (
 	MaxTokens = 1000
 	// MaxTicket is the longest ticket of an agent.
 	MaxTicket = 2048
+	// MaxReceipt is the longest receipt of a relay.
+	MaxReceipt = 512
 	// MaxPayload is the longest payload of any frame: a REGISTER with MaxTokens,
-	// the longest ticket and room for later fields.
+	// the longest ticket and receipt, and room for later fields.
 	MaxPayload = 36 << 10
 	// MaxOptionalPayload is the longest payload of a frame that is skipped.
 	MaxOptionalPayload = 1024
@@ -86,6 +90,8 @@ var maxPayload = map[FrameType]int{
 	FrameGoodbye:    6 + MaxGoodbyeText,
 	FrameMeasure:    128,
 	FrameMeasured:   64,
+	FrameLimit:      64,
+	FrameReceipt:    MaxReceipt,
 }
 
 // Errors of the parsers. They carry no content of the frame.
@@ -211,50 +217,75 @@ type Register struct {
 	// Ticket shows that the relay's operator admits the agent: at most MaxTicket
 	// bytes, "" is none. It is of use to the holder of the route key alone.
 	Ticket string
+	// Receipt is the latest [Receipt] that the relay has given the agent for the
+	// route: at most MaxReceipt bytes, "" is none.
+	Receipt string
 }
 
-// Append appends the frame to b. It panics if there are more than [MaxTokens]
-// or the ticket is longer than [MaxTicket].
+// Append appends the frame to b. It panics if there are more than [MaxTokens],
+// or the ticket is longer than [MaxTicket] or the receipt than [MaxReceipt].
 func (r Register) Append(b []byte) []byte {
-	if len(r.Tokens) > MaxTokens || len(r.Ticket) > MaxTicket {
-		panic("wire: REGISTER with too many tokens or too long a ticket")
+	if len(r.Tokens) > MaxTokens || len(r.Ticket) > MaxTicket || len(r.Receipt) > MaxReceipt {
+		panic("wire: REGISTER with too many tokens or too long a ticket or receipt")
 	}
-	b = appendHeader(b, FrameRegister, 20+len(r.Tokens)*32+len(r.Ticket))
+	b = appendHeader(b, FrameRegister, registerLen+len(r.Tokens)*32+len(r.Ticket)+len(r.Receipt))
 	b = append(b, r.Instance[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Tokens)))
 	for i := range r.Tokens {
 		b = append(b, r.Tokens[i][:]...)
 	}
-	b = binary.BigEndian.AppendUint16(b, uint16(len(r.Ticket)))
-	return append(b, r.Ticket...)
+	return appendText(appendText(b, r.Ticket), r.Receipt)
+}
+
+// registerLen is how long the payload of a REGISTER with no token, ticket and
+// receipt is.
+const registerLen = 22
+
+func appendText(b []byte, text string) []byte {
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(text))), text...)
 }
 
 // ParseRegister parses the payload of a REGISTER.
 func ParseRegister(p []byte) (Register, error) {
-	if len(p) < 20 {
-		return Register{}, short("REGISTER", len(p), 20)
+	if len(p) < registerLen {
+		return Register{}, short("REGISTER", len(p), registerLen)
 	}
 	n := int(binary.BigEndian.Uint16(p[16:]))
 	if n > MaxTokens {
 		return Register{}, fmt.Errorf("%w: %d, at most %d", errTooManyTokens, n, MaxTokens)
 	}
-	if len(p) < 20+n*32 {
-		return Register{}, short("REGISTER", len(p), 20+n*32)
+	if want := registerLen + n*32; len(p) < want {
+		return Register{}, short("REGISTER", len(p), want)
 	}
 	r := Register{Instance: Instance(p[:16]), Tokens: make([]TokenHash, n)}
 	for i := range r.Tokens {
 		copy(r.Tokens[i][:], p[18+i*32:])
 	}
-	ticket := p[20+n*32:]
-	length := int(binary.BigEndian.Uint16(p[18+n*32:]))
-	switch {
-	case length > MaxTicket:
-		return Register{}, fmt.Errorf("%w: a ticket of %d bytes, at most %d", ErrTooLarge, length, MaxTicket)
-	case length > len(ticket):
-		return Register{}, short("REGISTER", len(p), 20+n*32+length)
+	rest := p[18+n*32:]
+	var err error
+	if r.Ticket, rest, err = cutText(rest, "ticket", MaxTicket); err != nil {
+		return Register{}, err
 	}
-	r.Ticket = string(ticket[:length])
+	if r.Receipt, _, err = cutText(rest, "receipt", MaxReceipt); err != nil {
+		return Register{}, err
+	}
 	return r, nil
+}
+
+// cutText cuts what appendText has written off the start of p.
+func cutText(p []byte, what string, limit int) (text string, rest []byte, err error) {
+	if len(p) < 2 {
+		return "", nil, fmt.Errorf("%w: REGISTER ends before its %s", ErrMalformed, what)
+	}
+	n := int(binary.BigEndian.Uint16(p))
+	p = p[2:]
+	switch {
+	case n > limit:
+		return "", nil, fmt.Errorf("%w: a %s of %d bytes, at most %d", ErrTooLarge, what, n, limit)
+	case n > len(p):
+		return "", nil, fmt.Errorf("%w: REGISTER ends within its %s", ErrMalformed, what)
+	}
+	return string(p[:n]), p[n:], nil
 }
 
 // Registered tells the agent that its route is reachable with the tokens of
@@ -278,25 +309,39 @@ func ParseRegistered(p []byte) (Registered, error) {
 	return Registered{Route: Route(p[:16]), Valid: binary.BigEndian.Uint32(p[16:])}, nil
 }
 
+// Urgency says how soon a device needs what a stream brings. While a route has
+// more to forward than it may, its more urgent streams go first; it does not
+// change what other routes get.
+type Urgency uint8
+
+// Urgencies. A relay takes unknown ones for Bulk.
+const (
+	Playing  Urgency = 0 // somebody watches, or waits for it
+	Prefetch Urgency = 1 // it will be needed soon
+	Bulk     Urgency = 2 // a download, a synchronisation, a backup
+)
+
 // Open asks the relay to join this stream to the agent of a route.
 type Open struct {
-	Route Route
-	Token Token
+	Route   Route
+	Token   Token
+	Urgency Urgency
 }
 
 // Append appends the frame to b.
 func (o Open) Append(b []byte) []byte {
-	b = appendHeader(b, FrameOpen, 32)
+	b = appendHeader(b, FrameOpen, 33)
 	b = append(b, o.Route[:]...)
-	return append(b, o.Token[:]...)
+	b = append(b, o.Token[:]...)
+	return append(b, byte(o.Urgency))
 }
 
 // ParseOpen parses the payload of an OPEN.
 func ParseOpen(p []byte) (Open, error) {
-	if len(p) < 32 {
-		return Open{}, short("OPEN", len(p), 32)
+	if len(p) < 33 {
+		return Open{}, short("OPEN", len(p), 33)
 	}
-	return Open{Route: Route(p[:16]), Token: Token(p[16:32])}, nil
+	return Open{Route: Route(p[:16]), Token: Token(p[16:32]), Urgency: min(Urgency(p[32]), Bulk)}, nil
 }
 
 // Incoming stands before the bytes of a device's stream at the agent.

@@ -39,26 +39,33 @@ func golden() []goldenFrame {
 	ticketed := Register{Instance: someInstance, Tokens: []TokenHash{}, Ticket: "abc"}
 	registered := Registered{Route: someRoute}
 	registeredFor := Registered{Route: someRoute, Valid: 3600}
-	open := Open{someRoute, someToken}
+	receipted := Register{Instance: someInstance, Tokens: []TokenHash{}, Ticket: "abc", Receipt: "de"}
+	open := Open{someRoute, someToken, Playing}
+	bulk := Open{someRoute, someToken, Bulk}
 	incoming := Incoming{0x0102030405060708}
 	goodbye := Goodbye{CodeShutdown, 1500, "bye"}
 	up := Measure{Bytes: 1 << 20}
 	down := Measure{Down: true, Bytes: MaxMeasure, Route: someRoute, Token: someToken}
 	measured := Measured{1 << 20, 250_000}
+	limit := Limit{CodeVolumeLimit, 1e9, 250e6, 86_400}
 	return []goldenFrame{
 		{"HELLO", "versions 0 to 0", FrameHello, hello, hello.Append(nil)},
 		{"WELCOME", "version 0", FrameWelcome, welcome, welcome.Append(nil)},
 		{"REGISTER", "instance c0 c1 .. cf, no token", FrameRegister, none, none.Append(nil)},
 		{"REGISTER", "instance c0 c1 .. cf, the tokens a0 a1 .. af and b0 b1 .. bf", FrameRegister, two, two.Append(nil)},
 		{"REGISTER", "instance c0 c1 .. cf, no token, the ticket \"abc\"", FrameRegister, ticketed, ticketed.Append(nil)},
+		{"REGISTER", "instance c0 c1 .. cf, no token, the ticket \"abc\", the receipt \"de\"", FrameRegister, receipted, receipted.Append(nil)},
 		{"REGISTERED", "route 00 01 .. 0f", FrameRegistered, registered, registered.Append(nil)},
 		{"REGISTERED", "route 00 01 .. 0f, for an hour", FrameRegistered, registeredFor, registeredFor.Append(nil)},
-		{"OPEN", "route 00 01 .. 0f, token a0 a1 .. af", FrameOpen, open, open.Append(nil)},
+		{"OPEN", "route 00 01 .. 0f, token a0 a1 .. af, playing", FrameOpen, open, open.Append(nil)},
+		{"OPEN", "route 00 01 .. 0f, token a0 a1 .. af, bulk", FrameOpen, bulk, bulk.Append(nil)},
 		{"INCOMING", "attachment 0x0102030405060708", FrameIncoming, incoming, incoming.Append(nil)},
 		{"GOODBYE", `shutdown, 1500 ms, "bye"`, FrameGoodbye, goodbye, goodbye.Append(nil)},
 		{"MEASURE", "up, 1 MiB, no route and token", FrameMeasure, up, up.Append(nil)},
 		{"MEASURE", "down, 16 MiB, route 00 01 .. 0f, token a0 a1 .. af", FrameMeasure, down, down.Append(nil)},
 		{"MEASURED", "1 MiB in 250 ms", FrameMeasured, measured, measured.Append(nil)},
+		{"LIMIT", "volume_limit of 1 GB, 250 MB left, for a day", FrameLimit, limit, limit.Append(nil)},
+		{"RECEIPT", "\"abc\"", FrameReceipt, Receipt("abc"), Receipt("abc").Append(nil)},
 	}
 }
 
@@ -83,6 +90,10 @@ func parse(t FrameType, p []byte) (any, error) {
 		return ParseMeasure(p)
 	case FrameMeasured:
 		return ParseMeasured(p)
+	case FrameLimit:
+		return ParseLimit(p)
+	case FrameReceipt:
+		return ParseReceipt(p)
 	}
 	return nil, errors.New("no parser")
 }
@@ -93,7 +104,7 @@ func TestRoundTrip(t *testing.T) {
 	more := []goldenFrame{
 		{name: "HELLO 0-255", kind: FrameHello, value: Hello{0, 255}},
 		{name: "WELCOME 255", kind: FrameWelcome, value: Welcome{255}},
-		{name: "REGISTER with all there can be", kind: FrameRegister, value: Register{Tokens: make([]TokenHash, MaxTokens), Ticket: strings.Repeat("x", MaxTicket)}},
+		{name: "REGISTER with all there can be", kind: FrameRegister, value: Register{Tokens: make([]TokenHash, MaxTokens), Ticket: strings.Repeat("x", MaxTicket), Receipt: strings.Repeat("y", MaxReceipt)}},
 		{name: "INCOMING of ones", kind: FrameIncoming, value: Incoming{1<<64 - 1}},
 		{name: "GOODBYE without text", kind: FrameGoodbye, value: Goodbye{Code: 0xffff, RetryAfter: 1<<32 - 1}},
 		{name: "GOODBYE with all text", kind: FrameGoodbye, value: Goodbye{Text: strings.Repeat("x", MaxGoodbyeText)}},
@@ -131,8 +142,11 @@ func TestTruncated(t *testing.T) {
 		}
 		payload := g.frame[HeaderLen:]
 		needed := len(payload)
-		if g.kind == FrameGoodbye {
-			needed = 6 // the text may have any length
+		switch g.kind { // whose text may have any length
+		case FrameGoodbye:
+			needed = 6
+		case FrameReceipt:
+			needed = 0
 		}
 		for n := range needed {
 			if _, err := parse(g.kind, payload[:n]); !errors.Is(err, ErrMalformed) {
@@ -153,7 +167,7 @@ func TestTruncated(t *testing.T) {
 // TestAppendedFields shows that a payload may grow in a later minor version.
 func TestAppendedFields(t *testing.T) {
 	for _, g := range golden() {
-		if g.kind == FrameGoodbye {
+		if g.kind == FrameGoodbye || g.kind == FrameReceipt {
 			continue // its text goes to the end
 		}
 		p := append(bytes.Clone(g.frame[HeaderLen:]), "later"...)
@@ -281,7 +295,7 @@ func TestHello(t *testing.T) {
 func TestTooManyTokens(t *testing.T) {
 	for _, n := range []int{MaxTokens + 1, 0xffff} {
 		p := binary.BigEndian.AppendUint16(someInstance[:], uint16(n))
-		_, err := ParseRegister(append(p, 0, 0))
+		_, err := ParseRegister(append(p, 0, 0, 0, 0))
 		if !errors.Is(err, ErrTooLarge) || CodeOf(err) != CodeTooManyTokens {
 			t.Errorf("%d tokens: %v", n, err)
 		}
@@ -422,3 +436,28 @@ func FuzzParseIncoming(f *testing.F)   { fuzzPayload(f, FrameIncoming) }
 func FuzzParseGoodbye(f *testing.F)    { fuzzPayload(f, FrameGoodbye) }
 func FuzzParseMeasure(f *testing.F)    { fuzzPayload(f, FrameMeasure) }
 func FuzzParseMeasured(f *testing.F)   { fuzzPayload(f, FrameMeasured) }
+func FuzzParseLimit(f *testing.F)      { fuzzPayload(f, FrameLimit) }
+func FuzzParseReceipt(f *testing.F)    { fuzzPayload(f, FrameReceipt) }
+
+func TestReceiptBounds(t *testing.T) {
+	p := Register{Receipt: "abc"}.Append(nil)[HeaderLen:]
+	if _, err := ParseRegister(p[:len(p)-1]); !errors.Is(err, ErrMalformed) || CodeOf(err) != CodeProtocol {
+		t.Errorf("a receipt that is cut: %v", err)
+	}
+	p = binary.BigEndian.AppendUint16(make([]byte, 20), MaxReceipt+1)
+	if _, err := ParseRegister(append(p, make([]byte, MaxReceipt+1)...)); CodeOf(err) != CodeFrameTooLarge {
+		t.Errorf("a receipt of %d bytes: %v", MaxReceipt+1, err)
+	}
+	for _, c := range []byte{0, ' ', '\n', 0x7f, 0xff} {
+		if _, err := ParseReceipt([]byte{'a', c}); !errors.Is(err, ErrMalformed) {
+			t.Errorf("RECEIPT with byte %#x: %v", c, err)
+		}
+	}
+}
+
+func TestUnknownUrgency(t *testing.T) {
+	p := Open{Urgency: 255}.Append(nil)[HeaderLen:]
+	if o, err := ParseOpen(p); err != nil || o.Urgency != Bulk {
+		t.Errorf("urgency 255 is %d, %v", o.Urgency, err)
+	}
+}
