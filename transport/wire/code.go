@@ -44,11 +44,11 @@ const (
 	CodeAddressLimit   Code = 0x17 // the relay has as many connections from this address as it takes
 	CodeAdmitFailed    Code = 0x18 // the relay could not find out whether it admits the agent
 	CodeRouteLimit     Code = 0x1a // the relay has as many routes as it takes
-	CodeSessionLimit   Code = 0x1b // the route has as many devices at a time as it may
+	CodeDeviceLimit    Code = 0x1b // the route has as many devices at a time as it may
 	CodeStreamLimit    Code = 0x1c // the route has as many streams at a time as it may
 	CodeVolumeLimit    Code = 0x1d // the route has used up its volume of this month
 	CodeRouteRate      Code = 0x1e // the route forwards as fast as it may
-	CodeSessionRate    Code = 0x1f // the device's connection forwards as fast as it may
+	CodeDeviceRate     Code = 0x1f // the device forwards as fast as it may
 	CodeEgressRate     Code = 0x20 // the relay forwards as fast as it may, and shares that among its routes
 	CodeRelayStreams   Code = 0x21 // the relay forwards as many streams as it takes
 )
@@ -90,11 +90,11 @@ var codeNames = map[Code]string{
 	CodeAddressLimit:   "address_limit",
 	CodeAdmitFailed:    "admit_failed",
 	CodeRouteLimit:     "route_limit",
-	CodeSessionLimit:   "session_limit",
+	CodeDeviceLimit:    "device_limit",
 	CodeStreamLimit:    "stream_limit",
 	CodeVolumeLimit:    "volume_limit",
 	CodeRouteRate:      "route_rate",
-	CodeSessionRate:    "session_rate",
+	CodeDeviceRate:     "device_rate",
 	CodeEgressRate:     "egress_rate",
 	CodeRelayStreams:   "relay_streams",
 	CodeCancelled:      "cancelled",
