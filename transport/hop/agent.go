@@ -20,7 +20,8 @@ type Registration struct {
 
 // Register makes the route of the session's client key reachable for the
 // tokens, at most wire.MaxTokens, shows the relay the ticket, at most
-// wire.MaxTicket bytes, and waits for the relay's word. Other
+// wire.MaxTicket bytes, and the relay's latest receipt, at most wire.MaxReceipt
+// bytes, and waits for the relay's word. Other
 // sessions of the same instance have the new tokens from then on, too; those of
 // another instance are closed with wire.CodeReplaced. The session belongs to
 // the registration from then on, also if Register fails. A refusal is a
@@ -34,6 +35,7 @@ func Register(ctx context.Context, sess transport.Session, reg wire.Register) (*
 	if err != nil {
 		return nil, fmt.Errorf("register: %w", err)
 	}
+	c.agent, c.receipt = true, reg.Receipt
 	r := &Registration{control: c, instance: reg.Instance}
 	err = within(ctx, c.st, func() error {
 		if err := c.readWelcome(); err != nil {
@@ -54,6 +56,9 @@ func check(reg wire.Register) error {
 	}
 	if n := len(reg.Ticket); n > wire.MaxTicket {
 		return fmt.Errorf("register: a ticket of %d bytes, a relay takes at most %d", n, wire.MaxTicket)
+	}
+	if n := len(reg.Receipt); n > wire.MaxReceipt {
+		return fmt.Errorf("register: a receipt of %d bytes, a relay takes at most %d", n, wire.MaxReceipt)
 	}
 	return nil
 }
@@ -85,14 +90,14 @@ func (r *Registration) Until() time.Time {
 }
 
 // Update replaces the tokens and the ticket of all the instance's sessions with
-// the relay, as Register takes them, and waits until the relay has them: from
-// then on it lets no stream of another token in. A refused ticket ends the
+// the relay, as Register takes them, shows Receipt, and waits until the relay has
+// them: from then on it lets no stream of another token in. A refused ticket ends the
 // session. Streams that are open go on. A relay that does
 // not answer as it should loses the session. If ctx ends first, which tokens
 // the relay has is open. Of several calls to Update and Register for one
 // instance at a time, the relay takes the last word that reaches it.
 func (r *Registration) Update(ctx context.Context, tokens []wire.TokenHash, ticket string) error {
-	reg := wire.Register{Instance: r.instance, Tokens: tokens, Ticket: ticket}
+	reg := wire.Register{Instance: r.instance, Tokens: tokens, Ticket: ticket, Receipt: r.Receipt()}
 	if err := check(reg); err != nil {
 		return err
 	}

@@ -34,11 +34,15 @@ type control struct {
 	sess transport.Session
 	st   transport.Stream
 
+	agent   bool          // it is an agent's
 	leaving chan struct{} // closed by watch once the relay said GOODBYE or the session is over
+	news    chan struct{} // see News; one value is enough
 	watcher sync.WaitGroup
 
 	mu      sync.Mutex
 	goodbye *wire.Goodbye // what the relay said; nil before
+	limits  []Limit       // in the order of their codes, one of each
+	receipt string        // of an agent: the latest
 }
 
 // begin opens the control stream and says HELLO and what follows it. It does
@@ -49,7 +53,7 @@ func begin(ctx context.Context, sess transport.Session, then []byte) (*control, 
 		sess.Close(wire.CodeNone, "")
 		return nil, err
 	}
-	c := &control{sess: sess, st: st, leaving: make(chan struct{})}
+	c := &control{sess: sess, st: st, leaving: make(chan struct{}), news: make(chan struct{}, 1)}
 	hello := wire.Hello{MinVersion: wire.MinVersion, MaxVersion: wire.MaxVersion}.Append(nil)
 	err = within(ctx, st, func() error {
 		_, err := st.Write(append(hello, then...))
@@ -100,26 +104,22 @@ func (c *control) readWelcome() error {
 	return err
 }
 
-// watch waits for the relay's GOODBYE, after what greet reads, in a goroutine
-// that Close waits for. What breaks the protocol ends the session.
+// watch hears what the relay says, after what greet reads and up to its GOODBYE,
+// in a goroutine that Close waits for. What breaks the protocol ends the session.
 func (c *control) watch(greet func() error) {
 	c.watcher.Go(func() {
 		defer close(c.leaving)
 		err := greet()
-		var p []byte
-		if err == nil {
-			p, err = expect(c.st, wire.FrameGoodbye)
-		}
-		var g wire.Goodbye
-		if err == nil {
-			g, err = wire.ParseGoodbye(p)
+		var g *wire.Goodbye
+		for err == nil && g == nil {
+			g, err = c.hear()
 		}
 		if err != nil {
 			c.fail(context.Background(), err)
 			return
 		}
 		c.mu.Lock()
-		c.goodbye = &g
+		c.goodbye = g
 		c.mu.Unlock()
 		// Until the session is closed streams go on.
 	})

@@ -164,6 +164,8 @@ var lies = []struct {
 	{"an agent's frame", hello, nil, wire.CodeProtocol},
 	{"INCOMING", wire.Incoming{}.Append(nil), nil, wire.CodeProtocol},
 	{"GOODBYE", wire.Goodbye{Code: wire.CodeShutdown}.Append(nil), nil, wire.CodeProtocol},
+	{"LIMIT", wire.Limit{Code: wire.CodeMemory}.Append(nil), nil, wire.CodeProtocol},
+	{"RECEIPT", wire.Receipt("r").Append(nil), nil, wire.CodeProtocol},
 	{"unknown type", []byte{0x70, 0, 0}, nil, wire.CodeProtocol},
 	{"payload too short", []byte{byte(wire.FrameWelcome), 0, 0}, nil, wire.CodeProtocol},
 	{"REGISTERED too short", []byte{byte(wire.FrameRegistered), 0, 3, 1, 2, 3}, nil, wire.CodeProtocol},
