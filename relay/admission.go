@@ -140,6 +140,9 @@ func (r *Relay) reconsider(g *group) {
 	if err == nil {
 		if r.registry.confirm(g, before, v) {
 			r.abide(g)
+			if v.grant != before.grant {
+				r.tellTerms(g)
+			}
 		}
 		return
 	}
@@ -184,6 +187,7 @@ func (r *registry) confirm(g *group, before, v verdict) bool {
 		return false
 	}
 	g.verdict = v
+	r.apply(g)
 	return true
 }
 

@@ -100,7 +100,7 @@ func TestTicket(t *testing.T) {
 		if left := time.Until(a.Until()); left < time.Hour-5*time.Second || left > time.Hour+time.Second {
 			t.Errorf("the agent hears of %v", left)
 		}
-		g, _ := w.relay.registry.find(i.route, token)
+		g, _ := w.relay.registry.find(i.route, token.Hash())
 		if n := w.relay.registry.verdict(g).grant.Sessions; n != 7 {
 			t.Errorf("the grant has %d sessions", n)
 		}

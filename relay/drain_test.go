@@ -296,8 +296,8 @@ func TestRollingRestart(t *testing.T) {
 				looks++
 				mu.Lock()
 				for _, route := range routes {
-					_, one := sites[0].relay.registry.find(route, token)
-					_, two := sites[1].relay.registry.find(route, token)
+					_, one := sites[0].relay.registry.find(route, token.Hash())
+					_, two := sites[1].relay.registry.find(route, token.Hash())
 					if one != wire.CodeNone && two != wire.CodeNone {
 						missing++
 					}

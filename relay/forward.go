@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/blindrelay/blindrelay/relay/jitter"
+	"github.com/blindrelay/blindrelay/relay/share"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -27,6 +28,8 @@ type end struct {
 type joint struct {
 	device, agent end
 	up, down      direction
+	relay         *Relay
+	slot          *slot
 
 	mu    sync.Mutex
 	isCut bool
@@ -34,23 +37,26 @@ type joint struct {
 }
 
 // direction is one half of a joint: what src sends goes through the buffer to
-// dst. One goroutine fills the buffer, one drains it.
+// dst. One goroutine fills the buffer, one drains it, as fast as its share of
+// the line lets it: a full buffer then stops the reading.
 type direction struct {
 	joint    *joint
 	src, dst end
 	buffer   *jitter.Buffer
+	share    *share.Half
 	total    *atomic.Int64 // bytes
 }
 
-func newJoint(device, agent end, up, down *jitter.Buffer, m *metrics) *joint {
-	j := &joint{device: device, agent: agent}
-	j.up = direction{j, device, agent, up, &m.bytesUp}
-	j.down = direction{j, agent, device, down, &m.bytesDown}
+func newJoint(device, agent end, up, down *jitter.Buffer, s *slot, r *Relay) *joint {
+	j := &joint{device: device, agent: agent, relay: r, slot: s}
+	toAgent, toDevice := s.flow.Halves()
+	j.up = direction{j, device, agent, up, toAgent, &r.metrics.bytesUp}
+	j.down = direction{j, agent, device, down, toDevice, &r.metrics.bytesDown}
 	return j
 }
 
 // forward runs both directions until they are over and returns how they ended.
-// It takes the streams over; the buffers stay the caller's.
+// It takes the streams over; the buffers and the slot stay the caller's.
 func (j *joint) forward() wire.Code {
 	// A goroutine that waits for room in a full buffer does not see its stream
 	// end: these calls wake it.
@@ -100,13 +106,20 @@ func (d *direction) fill() {
 	}
 }
 
-// batch is how many bytes drain counts by itself before it tells the metric.
+// batch is how many bytes drain counts by itself before it tells the metric and
+// the route's volume.
 const batch = 256 << 10
+
+// count tells them, and reports whether the route may forward more.
+func (d *direction) count(bytes int) bool {
+	d.total.Add(int64(bytes))
+	return d.joint.relay.registry.spend(d.joint.slot, int64(bytes))
+}
 
 // drain writes what the buffer holds to dst.
 func (d *direction) drain() {
 	count := 0
-	defer func() { d.total.Add(int64(count)) }()
+	defer func() { d.count(count) }()
 	for {
 		p, err := d.buffer.Next()
 		if err == io.EOF {
@@ -116,10 +129,15 @@ func (d *direction) drain() {
 		if err != nil {
 			return // the direction was ended
 		}
+		if d.share.Take(len(p)) != nil {
+			return // the stream was cut
+		}
 		n, err := d.dst.stream.Write(p)
 		d.buffer.Release(n)
 		if count += n; count >= batch {
-			d.total.Add(int64(count))
+			if !d.count(count) {
+				d.joint.cut(wire.CodeVolumeLimit)
+			}
 			count = 0
 		}
 		if err != nil {
@@ -152,6 +170,7 @@ func (j *joint) cut(code wire.Code) {
 	j.agent.stream.Reset(code)
 	j.up.buffer.Abort(errCut)
 	j.down.buffer.Abort(errCut)
+	j.slot.flow.Leave()
 }
 
 // codeOf is the code to pass on for an error of one stream: what its endpoint

@@ -5,40 +5,123 @@ import (
 	"net"
 	"net/netip"
 
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
-// Defaults of Config.MaxSessions and Config.MaxSessionsPerAddress.
+// Defaults of Limits.
 const (
 	DefaultMaxSessions           = 16 << 10
 	DefaultMaxSessionsPerAddress = 256
+	DefaultMaxRoutes             = 16 << 10
+	DefaultRouteDevices          = 64
+	DefaultRouteStreams          = 1024
 )
+
+// Limits bound what a relay does for everybody, and for one address, route or
+// device. Each is one limit, whatever the number of sockets. 0 means the
+// default, negative no limit. Rates are in bit/s of what streams carry, both
+// directions together; what QUIC, UDP and IP add is some 4 % more.
+type Limits struct {
+	// Egress is the rate of the whole relay, which its routes share by weight
+	// while they want more. Default none: then the network divides, by
+	// connections.
+	Egress int64
+	// MaxSessions bounds the sessions at one time, MaxSessionsPerAddress those
+	// that come from one address, IPv4 /32 or IPv6 /56; loopback is not counted.
+	// A session stays with the address that it came from. MaxRoutes bounds the
+	// agents, MaxStreams the forwarded streams; default of the latter: none but
+	// BufferMemory.
+	MaxSessions, MaxSessionsPerAddress, MaxRoutes, MaxStreams int
+	// RouteRate is the rate of one route, DeviceRate that of one of its devices,
+	// which is who shows the same token. Default none.
+	RouteRate, DeviceRate int64
+	// RouteDevices bounds the devices of one route that have a stream,
+	// RouteStreams the streams.
+	RouteDevices, RouteStreams int
+	// RouteVolume is what one route may forward in a calendar month (UTC), in
+	// bytes. Default none.
+	RouteVolume int64
+}
+
+// orDefault returns n, or the default for 0, or 0 for no limit.
+func orDefault[T int | int64](n, otherwise T) T {
+	if n == 0 {
+		return otherwise
+	}
+	return max(0, n)
+}
+
+// resolved returns the limits with their defaults; 0 is no limit there.
+func (l Limits) resolved() Limits {
+	return Limits{
+		Egress:                orDefault(l.Egress, 0),
+		MaxSessions:           orDefault(l.MaxSessions, DefaultMaxSessions),
+		MaxSessionsPerAddress: orDefault(l.MaxSessionsPerAddress, DefaultMaxSessionsPerAddress),
+		MaxRoutes:             orDefault(l.MaxRoutes, DefaultMaxRoutes),
+		MaxStreams:            orDefault(l.MaxStreams, 0),
+		RouteRate:             orDefault(l.RouteRate, 0),
+		DeviceRate:            orDefault(l.DeviceRate, 0),
+		RouteDevices:          orDefault(l.RouteDevices, DefaultRouteDevices),
+		RouteStreams:          orDefault(l.RouteStreams, DefaultRouteStreams),
+		RouteVolume:           orDefault(l.RouteVolume, 0),
+	}
+}
+
+// terms is what one route may, of its grant or else of the relay's limits; 0 is
+// no limit.
+type terms struct {
+	weight           int
+	rate, deviceRate int64 // bit/s
+	devices, streams int
+	volume           int64 // bytes a month
+}
+
+// terms returns those of a route with a grant. The limits are resolved.
+func (l Limits) terms(g admit.Grant) terms {
+	return terms{
+		weight:     max(1, g.Weight),
+		rate:       orDefault(g.Rate, l.RouteRate),
+		deviceRate: l.DeviceRate,
+		devices:    orDefault(g.Sessions, l.RouteDevices),
+		streams:    l.RouteStreams,
+		volume:     orDefault(g.Volume, l.RouteVolume),
+	}
+}
+
+// SetLimits replaces the limits. What runs goes on: who has more than may be
+// now gets no more.
+func (r *Relay) SetLimits(l Limits) {
+	l = l.resolved()
+	r.mu.Lock()
+	r.limit.all, r.limit.each = l.MaxSessions, l.MaxSessionsPerAddress
+	r.mu.Unlock()
+	r.line.SetRate(l.Egress)
+	groups := r.registry.limit(l)
+	for g, ok := groups(); ok; g, ok = groups() {
+		r.tellTerms(g)
+	}
+}
 
 // limit bounds how many sessions a relay has at the same time: all together,
 // and of one address, so that one household cannot take all of them. It is
 // guarded by Relay.mu.
 type limit struct {
-	all, each int // at most; negative: no limit
+	all, each int // at most; 0: no limit
 	taken     int
 	of        map[netip.Prefix]int // of each address that has any: all at most
 }
 
 func newLimit(all, each int) limit {
-	if all == 0 {
-		all = DefaultMaxSessions
-	}
-	if each == 0 {
-		each = DefaultMaxSessionsPerAddress
-	}
 	return limit{all: all, each: each, of: make(map[netip.Prefix]int)}
 }
 
 // take counts a session from a source, or says why there is no room for it.
 func (l *limit) take(from netip.Prefix) *refusal {
-	if l.all >= 0 && l.taken >= l.all {
+	if l.all > 0 && l.taken >= l.all {
 		return &refusal{wire.CodeRelayFull, fmt.Sprintf("this relay takes %d connections and has them", l.all)}
 	}
-	if l.each >= 0 && from.IsValid() && l.of[from] >= l.each {
+	if l.each > 0 && from.IsValid() && l.of[from] >= l.each {
 		return &refusal{wire.CodeAddressLimit, fmt.Sprintf("this relay takes %d connections from one address and has them", l.each)}
 	}
 	l.taken++

@@ -65,12 +65,15 @@ func TestLimit(t *testing.T) {
 	if l.taken != 0 || len(l.of) != 0 {
 		t.Errorf("%d sessions are counted, of %d addresses, and all were given back", l.taken, len(l.of))
 	}
-	l = newLimit(-1, -1)
+	l = newLimit(0, 0)
 	for range 2 * DefaultMaxSessions {
 		want(a, wire.CodeNone)
 	}
-	if l = newLimit(0, 0); l.all != DefaultMaxSessions || l.each != DefaultMaxSessionsPerAddress {
+	if l := (Limits{}).resolved(); l.MaxSessions != DefaultMaxSessions || l.MaxSessionsPerAddress != DefaultMaxSessionsPerAddress {
 		t.Errorf("the defaults are %+v", l)
+	}
+	if l := (Limits{MaxSessions: -1, RouteDevices: -1}).resolved(); l.MaxSessions != 0 || l.RouteDevices != 0 {
+		t.Errorf("no limits are %+v", l)
 	}
 }
 
@@ -79,7 +82,7 @@ func TestLimit(t *testing.T) {
 // leaves makes room.
 func TestSessionLimits(t *testing.T) {
 	cfg := admitAll
-	cfg.MaxSessions, cfg.MaxSessionsPerAddress = 5, 3
+	cfg.Limits = Limits{MaxSessions: 5, MaxSessionsPerAddress: 3}
 	simulate(t, cfg, func(w *world) {
 		refused := func(err error, code wire.Code) {
 			t.Helper()
@@ -90,7 +93,7 @@ func TestSessionLimits(t *testing.T) {
 		cert := transporttest.Certificate(t)
 		crowd := w.dialer() // all from one address
 		var of []*hop.Registration
-		for range cfg.MaxSessionsPerAddress {
+		for range cfg.Limits.MaxSessionsPerAddress {
 			s, err := crowd(w.addr, &cert)
 			if err != nil {
 				t.Fatal(err)

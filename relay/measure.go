@@ -1,11 +1,13 @@
 package relay
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
 	"time"
 
+	"github.com/blindrelay/blindrelay/relay/share"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -18,8 +20,9 @@ const measureTime = 10 * time.Second
 // measurement holds no more but the windows of its stream.
 const measureChunk = 16 << 10
 
-// measure serves a MEASURE of an endpoint that may ask for one.
-func (s *session) measure(st transport.Stream, m wire.Measure) {
+// measure serves a MEASURE of an endpoint that may ask for one, within the rates
+// of its route.
+func (s *session) measure(st transport.Stream, m wire.Measure, route *share.Route) {
 	if !s.enterMeasure(int64(m.Bytes)) {
 		s.refuseMeasure(st, wire.CodeMeasureLimit)
 		return
@@ -34,12 +37,16 @@ func (s *session) measure(st transport.Stream, m wire.Measure) {
 	}
 	defer up.Leave()
 	defer down.Leave()
+	flow := route.Device(0).Flow(wire.Bulk)
+	defer flow.Leave()
+	defer context.AfterFunc(s.ctx, flow.Leave)()
+	toRelay, toEndpoint := flow.Halves()
 	counts := s.relay.metrics.measuredUp
 	if m.Down {
 		counts = s.relay.metrics.measuredDown
-		moved = sendMeasure(st, int(m.Bytes))
+		moved = sendMeasure(st, int(m.Bytes), toEndpoint)
 	} else {
-		moved = takeMeasure(st, int(m.Bytes))
+		moved = takeMeasure(st, int(m.Bytes), toRelay)
 	}
 	counts.done.Inc()
 	counts.bytes.Add(float64(moved))
@@ -69,13 +76,16 @@ func (s *session) leaveMeasure(bytes int64) {
 }
 
 // takeMeasure drops up to n bytes of the endpoint and says how long they took.
-func takeMeasure(st transport.Stream, n int) (taken int) {
+func takeMeasure(st transport.Stream, n int, half *share.Half) (taken int) {
 	begin := time.Now()
 	st.SetReadDeadline(begin.Add(measureTime))
 	chunk := make([]byte, measureChunk)
 	for taken < n {
 		k, err := st.Read(chunk[:min(len(chunk), n-taken)])
 		taken += k
+		if half.Take(k) != nil {
+			break // the session is over
+		}
 		if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
 			break
 		}
@@ -97,12 +107,16 @@ func takeMeasure(st transport.Stream, n int) (taken int) {
 }
 
 // sendMeasure sends the endpoint up to n bytes.
-func sendMeasure(st transport.Stream, n int) (sent int) {
+func sendMeasure(st transport.Stream, n int, half *share.Half) (sent int) {
 	st.StopRead()
 	st.SetWriteDeadline(time.Now().Add(measureTime))
 	chunk := make([]byte, measureChunk)
 	for sent < n {
-		k, err := st.Write(chunk[:min(len(chunk), n-sent)])
+		next := min(len(chunk), n-sent)
+		if half.Take(next) != nil {
+			break // the session is over
+		}
+		k, err := st.Write(chunk[:next])
 		sent += k
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,6 +23,11 @@ type metrics struct {
 	streamsOpened  prometheus.Counter
 	streamsRefused counters
 	streamsEnded   counters
+
+	limitsTold counters
+	egressWait prometheus.Histogram
+
+	receiptsGiven, receiptsTaken, receiptsRefused prometheus.Counter
 
 	measuredUp, measuredDown measured
 	measurementsRefused      counters
@@ -83,6 +89,18 @@ func newMetrics() *metrics {
 		wire.CodeVersion, wire.CodeSilent)
 	m.streamsOpened = counter("blindrelay_streams_opened_total", "Streams that were joined to an agent.")
 	m.streamsRefused = byCode("blindrelay_streams_refused_total", "Streams that were not joined to an agent, by code.", wire.Codes()...)
+	m.limitsTold = byCode("blindrelay_limits_told_total", "Times that an endpoint was told of a limit, by code.",
+		wire.CodeMemory, wire.CodeDeviceLimit, wire.CodeStreamLimit, wire.CodeVolumeLimit, wire.CodeRouteRate, wire.CodeDeviceRate, wire.CodeEgressRate, wire.CodeRelayStreams)
+	receipts := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "blindrelay_receipts_total", Help: "Receipts for the volume of a route: given to its agent, shown by it and taken, or refused.",
+	}, []string{"result"})
+	m.receiptsGiven, m.receiptsTaken, m.receiptsRefused = receipts.WithLabelValues("given"), receipts.WithLabelValues("taken"), receipts.WithLabelValues("refused")
+	m.egressWait = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "blindrelay_share_wait_seconds", Help: "Time that up to 16 KiB of a stream waited for their turn, of those that did: egress rate, rates of routes and devices.",
+		NativeHistogramBucketFactor: 1.2, NativeHistogramMaxBucketNumber: 80,
+		Buckets: []float64{.001, .003, .01, .03, .1, .3, 1, 3},
+	})
+	m.all = append(m.all, receipts, m.egressWait)
 	byDirection := func(name, help string) (up, down prometheus.Counter) {
 		v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{"direction"})
 		m.all = append(m.all, v)
@@ -95,6 +113,9 @@ func newMetrics() *metrics {
 	m.streamsEnded = byCode("blindrelay_streams_ended_total", "Forwarded streams that ended, by code; none is an orderly end.", wire.Codes()...)
 	return m
 }
+
+// waited counts how long bytes have waited for their share of the line.
+func (m *metrics) waited(d time.Duration) { m.egressWait.Observe(d.Seconds()) }
 
 // collectors adds what is read when it is asked for.
 func (m *metrics) collectors(r *Relay) []prometheus.Collector {
@@ -124,6 +145,12 @@ func (m *metrics) collectors(r *Relay) []prometheus.Collector {
 			return 0
 		}),
 		gauge("blindrelay_agents", "Routes that are registered.", func() float64 { return float64(r.registry.size()) }),
+		gauge("blindrelay_egress_limit_bytes_per_second", "What the relay forwards at most, all together; 0 is no limit.", func() float64 { return float64(r.registry.bounds().Egress) / 8 }),
+		gauge("blindrelay_share_waiting_streams", "Directions of streams that wait for their turn.", func() float64 { return float64(r.line.Stats().Waiting) }),
+		gauge("blindrelay_share_waiting_bytes", "Bytes that they ask for.", func() float64 { return float64(r.line.Stats().Bytes) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "blindrelay_volume_bytes_total", Help: "Bytes that were counted against volumes of routes.",
+		}, func() float64 { return r.registry.volumeSpent() }),
 		gauge("blindrelay_buffer_memory_bytes", "Memory that jitter buffers and receive windows may take.", func() float64 { return float64(r.budget.Stats().Total) }),
 		gauge("blindrelay_buffer_reserved_bytes", "Memory promised to streams: floors and receive windows.", func() float64 { return float64(r.budget.Stats().Reserved) }),
 		gauge("blindrelay_buffer_used_bytes", "Memory that jitter buffers hold now.", func() float64 { return float64(r.budget.Stats().Used) }),

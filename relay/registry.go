@@ -1,10 +1,13 @@
 package relay
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/blindrelay/blindrelay/relay/share"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -29,26 +32,43 @@ type group struct {
 	ends    *time.Timer         // has the agent judged anew; nil while its grant has no end
 	agents  []*agent            // at least one while the group is in the registry, at most wire.MaxConnections
 	places  map[*session]*place // of devices that have streams; nil if there was none
+
+	// its limits, guarded by registry.mu
+	terms   terms
+	share   *share.Route
+	devices map[wire.TokenHash]*device // that have come; nil before the first
+	present int                        // of them, those that have streams
+	streams int
+	telling *time.Timer // calls report; nil: nothing to report
+	left    uint64      // of the volume, as the agent was told last
 }
 
 // place is where a device's streams go while it has any.
 type place struct {
 	group   *group
 	device  *session
+	share   *share.Device // of the session's latest stream
 	agent   *agent
 	streams int // guarded by registry.mu
 }
 
-// registry knows which agent serves a route now, and over which of its
-// connections the streams of each device go.
+// registry knows which agent serves a route now, over which of its connections
+// the streams of each device go, and what each route may.
 type registry struct {
-	mu     sync.Mutex
-	groups map[wire.Route]*group
+	line    *share.Line
+	metrics *metrics
+
+	mu      sync.Mutex
+	groups  map[wire.Route]*group
+	limits  Limits // resolved
+	streams int    // forwarded, of all routes
+	volumes volumes
 }
 
-// find returns the agent of a route if it lists the token, or the code that
-// says why not. It compares hashes: its time tells nothing about the tokens.
-func (r *registry) find(route wire.Route, token wire.Token) (*group, wire.Code) {
+// find returns the agent of a route if it lists a token with this hash, or the
+// code that says why not. It compares hashes: its time tells nothing about the
+// tokens.
+func (r *registry) find(route wire.Route, token wire.TokenHash) (*group, wire.Code) {
 	r.mu.Lock()
 	g := r.groups[route]
 	var tokens []wire.TokenHash
@@ -59,40 +79,60 @@ func (r *registry) find(route wire.Route, token wire.Token) (*group, wire.Code) 
 	switch {
 	case g == nil:
 		return nil, wire.CodeRouteUnknown
-	case !slices.Contains(tokens, token.Hash()):
+	case !slices.Contains(tokens, token):
 		return nil, wire.CodeTokenRefused
 	}
 	return g, wire.CodeNone
 }
 
 // put makes a serve its route beside the connections of the same instance, and
-// returns those of another one, which it replaces. It returns false if there
-// are as many as there may be.
-func (r *registry) put(a *agent, reg wire.Register, v verdict) (replaced []*agent, ok bool) {
+// returns those of another one, which it replaces, or says why there is no room
+// for it.
+func (r *registry) put(a *agent, reg wire.Register, v verdict) (replaced []*agent, no *refusal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g := r.groups[a.route]
 	switch {
 	case g == nil:
-		g = &group{route: a.route, instance: reg.Instance}
+		if most := r.limits.MaxRoutes; most > 0 && len(r.groups) >= most {
+			return nil, &refusal{wire.CodeRouteLimit, fmt.Sprintf("this relay takes %d servers and has them", most)}
+		}
+		g = &group{route: a.route, instance: reg.Instance, share: r.line.Route(1, 0)}
 	case g.instance != reg.Instance:
 		replaced = g.agents
-		g = &group{route: a.route, instance: reg.Instance}
+		g = &group{route: a.route, instance: reg.Instance, share: g.share}
 	case len(g.agents) >= wire.MaxConnections:
-		return nil, false
+		return nil, &refusal{wire.CodeTooManyConns, fmt.Sprintf("this agent has %d connections here already, which is the most", wire.MaxConnections)}
 	}
 	g.agents = append(g.agents, a)
-	g.tokens, g.verdict = reg.Tokens, v
 	a.group = g
 	r.groups[a.route] = g
-	return replaced, true
+	r.accept(g, reg, v)
+	return replaced, nil
 }
 
-// update replaces the tokens and the verdict of all connections of a's instance.
-func (r *registry) update(a *agent, tokens []wire.TokenHash, v verdict) {
+// update takes one more REGISTER of a's instance.
+func (r *registry) update(a *agent, reg wire.Register, v verdict) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a.group.tokens, a.group.verdict = tokens, v
+	r.accept(a.group, reg, v)
+}
+
+// accept replaces the tokens and the verdict of a group, and forgets the devices
+// that may not come any more. Needs mu.
+func (r *registry) accept(g *group, reg wire.Register, v verdict) {
+	g.tokens, g.verdict = reg.Tokens, v
+	maps.DeleteFunc(g.devices, func(t wire.TokenHash, d *device) bool {
+		return d.streams == 0 && !slices.Contains(g.tokens, t)
+	})
+	r.apply(g)
+	if reg.Receipt != "" && g.terms.volume > 0 {
+		if r.volumes.present(g.route, reg.Receipt) {
+			r.metrics.receiptsTaken.Inc()
+		} else {
+			r.metrics.receiptsRefused.Inc()
+		}
+	}
 }
 
 // remove takes a away, and with its last connection the route, unless another
@@ -107,8 +147,10 @@ func (r *registry) remove(a *agent) {
 	if len(g.agents) > 0 {
 		return
 	}
-	if g.ends != nil {
-		g.ends.Stop()
+	for _, timer := range []*time.Timer{g.ends, g.telling} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	if r.groups[g.route] == g {
 		delete(r.groups, g.route)
@@ -119,9 +161,10 @@ func (r *registry) remove(a *agent) {
 // where the device's others go, or else the connection with the fewest. It
 // returns nil if the agent has no connection left. The caller leaves the place
 // when the stream is over.
-func (r *registry) enter(g *group, device *session) *place {
+func (r *registry) enter(s *slot, device *session) *place {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	g := s.group
 	p := g.places[device]
 	if p == nil || p.agent.session.Err() != nil {
 		a := g.quietest()
@@ -134,6 +177,7 @@ func (r *registry) enter(g *group, device *session) *place {
 		}
 		g.places[device] = p
 	}
+	p.share = s.device.share
 	p.streams++
 	p.agent.streams++
 	return p
@@ -174,6 +218,20 @@ const muteAfter = 2*transport.KeepAlive + time.Second/2
 func (a *agent) mute() bool {
 	s, ok := a.session.Session.(interface{ Silent() time.Duration })
 	return ok && s.Silent() > muteAfter
+}
+
+// bounds returns the limits in effect.
+func (r *registry) bounds() Limits {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.limits
+}
+
+// volumeSpent is how many bytes were counted against volumes.
+func (r *registry) volumeSpent() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.volumes.spent
 }
 
 // size is the number of routes.

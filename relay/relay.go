@@ -13,6 +13,7 @@ import (
 
 	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/relay/jitter"
+	"github.com/blindrelay/blindrelay/relay/share"
 	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,11 +34,11 @@ type Config struct {
 	BufferMemory int64
 	// JitterBuffer bounds one direction of one stream, in bytes. 0 means 1 MiB.
 	JitterBuffer int
-	// MaxSessions bounds the sessions at one time, MaxSessionsPerAddress those
-	// that come from one address, IPv4 /32 or IPv6 /56; loopback is not counted.
-	// A session stays with the address that it came from. 0 means
-	// DefaultMaxSessions and DefaultMaxSessionsPerAddress, negative no limit.
-	MaxSessions, MaxSessionsPerAddress int
+	// Limits bound what the relay does. SetLimits replaces them.
+	Limits Limits
+	// Receipts sign how much of its volume a route has used. Nil gives and takes
+	// none: then a restart forgets it.
+	Receipts *admit.Receipts
 	// Log takes what an operator should know. Nil logs nothing. PRIVACY.md lists
 	// every line.
 	Log *slog.Logger
@@ -60,6 +61,7 @@ type Relay struct {
 	name    func(wire.Route) string // in the log
 	from    func(net.Addr) string   // in the log
 	budget  *jitter.Budget
+	line    *share.Line
 	waiting *waiting
 	metrics *metrics
 
@@ -90,15 +92,18 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("buffer memory: %w", err)
 	}
+	limits := cfg.Limits.resolved()
+	metrics := newMetrics()
 	r := &Relay{
 		log:      cfg.Log,
 		name:     cfg.NameRoute,
 		from:     cfg.NameAddress,
 		budget:   budget,
 		waiting:  waiting,
-		metrics:  newMetrics(),
+		line:     share.NewLine(limits.Egress, metrics.waited),
+		metrics:  metrics,
 		sessions: make(map[*session]struct{}),
-		limit:    newLimit(cfg.MaxSessions, cfg.MaxSessionsPerAddress),
+		limit:    newLimit(limits.MaxSessions, limits.MaxSessionsPerAddress),
 		emptied:  make(chan struct{}),
 	}
 	if cfg.Admit == nil {
@@ -114,7 +119,10 @@ func New(cfg Config) (*Relay, error) {
 	if r.from == nil {
 		r.from = func(net.Addr) string { return unnamed }
 	}
-	r.registry.groups = make(map[wire.Route]*group)
+	r.registry = registry{
+		line: r.line, metrics: metrics, limits: limits, groups: make(map[wire.Route]*group),
+		volumes: volumes{receipts: cfg.Receipts, used: make(map[wire.Route]int64)},
+	}
 	return r, nil
 }
 
@@ -248,6 +256,7 @@ func (r *Relay) Shutdown(ctx context.Context) error {
 	go func() {
 		wait.Wait()
 		r.wait.Wait()
+		r.line.Close()
 		close(done)
 	}()
 	select {

@@ -29,20 +29,30 @@ func (r *Relay) route(s *session, st transport.Stream) {
 		r.refuse(st, openCode(err))
 		return
 	}
-	g, code := r.registry.find(open.Route, open.Token)
+	token := open.Token.Hash()
+	g, code := r.registry.find(open.Route, token)
 	if code != wire.CodeNone {
 		r.refuse(st, code)
 		return
 	}
+	slot, over := r.registry.take(g, token, open.Urgency)
+	if over != nil {
+		r.refuse(st, over.Code)
+		r.met(s, g, *over)
+		return
+	}
+	defer r.registry.give(slot)
+	r.watch(g)
 	// Memory is promised to none but those whom an agent lets in.
 	up, down, ok := r.budget.Join()
 	if !ok {
 		r.refuse(st, wire.CodeMemory)
+		r.met(s, g, wire.Limit{Code: wire.CodeMemory, Limit: uint64(r.budget.Stats().Total)})
 		return
 	}
 	defer up.Leave()
 	defer down.Leave()
-	p, to, code := r.place(g, s)
+	p, to, code := r.place(slot, s)
 	if code != wire.CodeNone {
 		r.refuse(st, code)
 		return
@@ -54,7 +64,7 @@ func (r *Relay) route(s *session, st transport.Stream) {
 	j := newJoint(
 		end{st, s.ctx, wire.CodeDeviceGone},
 		end{to, p.agent.session.ctx, wire.CodeAgentGone},
-		up, down, r.metrics)
+		up, down, slot, r)
 	r.metrics.streamsEnded.of(j.forward()).Inc()
 }
 
@@ -76,18 +86,19 @@ func (r *Relay) measure(s *session, st transport.Stream, payload []byte) {
 		r.refuse(st, openCode(err))
 		return
 	}
-	if _, code := r.registry.find(m.Route, m.Token); code != wire.CodeNone {
+	g, code := r.registry.find(m.Route, m.Token.Hash())
+	if code != wire.CodeNone {
 		s.refuseMeasure(st, code)
 		return
 	}
-	s.measure(st, m)
+	s.measure(st, m, g.share)
 }
 
 // place opens a stream to the agent over the connection where the device's
 // streams go. One that ended just now makes way for the next.
-func (r *Relay) place(g *group, device *session) (*place, transport.Stream, wire.Code) {
+func (r *Relay) place(slot *slot, device *session) (*place, transport.Stream, wire.Code) {
 	for {
-		p := r.registry.enter(g, device)
+		p := r.registry.enter(slot, device)
 		if p == nil {
 			return nil, nil, wire.CodeAgentGone
 		}

@@ -27,9 +27,10 @@ type session struct {
 	welcomed   bool   // guarded by relay.mu
 
 	mu        sync.Mutex
-	control   transport.Stream // set once the endpoint was greeted, nil again after a goodbye
-	measuring bool             // a measurement runs
-	measured  int64            // bytes, by those that have ended
+	control   transport.Stream        // set once the endpoint was greeted, nil again after a goodbye
+	told      map[wire.Code]time.Time // when the endpoint heard of a limit; nil before the first
+	measuring bool                    // a measurement runs
+	measured  int64                   // bytes, by those that have ended
 }
 
 // run greets the endpoint and serves it until the session is over.
@@ -203,9 +204,9 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 	if err != nil {
 		return nil, err
 	}
-	replaced, ok := s.relay.registry.put(a, reg, v)
-	if !ok {
-		return nil, &refusal{wire.CodeTooManyConns, fmt.Sprintf("this agent has %d connections here already, which is the most", wire.MaxConnections)}
+	replaced, no := s.relay.registry.put(a, reg, v)
+	if no != nil {
+		return nil, no
 	}
 	s.agent = a
 	for _, old := range replaced {
@@ -216,6 +217,7 @@ func (s *session) beginAgent() (accepted func(transport.Stream) error, err error
 		return nil, err
 	}
 	s.hold(control)
+	s.relay.tellTerms(a.group)
 	return a.later, nil
 }
 
@@ -234,7 +236,7 @@ func (a *agent) later(st transport.Stream) error {
 		if err != nil {
 			return err
 		}
-		a.session.relay.wait.Go(func() { a.session.measure(st, m) })
+		a.session.relay.wait.Go(func() { a.session.measure(st, m, a.group.share) })
 		return nil
 	}
 	return fmt.Errorf("%w: type 0x%02x where 0x%02x is due", wire.ErrMalformed, uint8(f.Type), uint8(wire.FrameRegister))
@@ -253,11 +255,12 @@ func (a *agent) update(st transport.Stream, payload []byte) error {
 	if err != nil {
 		return err
 	}
-	a.session.relay.registry.update(a, reg.Tokens, v)
+	a.session.relay.registry.update(a, reg, v)
 	a.session.relay.abide(a.group)
 	if err := a.confirm(st, v); err != nil {
 		return err
 	}
+	a.session.relay.tellTerms(a.group)
 	st.CloseWrite() // fails only if the agent reads no more
 	st.StopRead()
 	return nil

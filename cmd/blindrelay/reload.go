@@ -99,6 +99,7 @@ func (v *live) reload(ctx context.Context) error {
 		v.relay.SetPolicy(ctx, v.policy)
 		closePolicy(policy)
 	}
+	v.relay.SetLimits(c.limits.relay())
 	v.log.Info("reloaded", "certificate_until", certificate.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	return nil
 }

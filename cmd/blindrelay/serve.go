@@ -29,10 +29,10 @@ type serveCmd struct {
 
 	admission
 
-	BufferMemory          byteSize `placeholder:"SIZE" example:"256M" help:"Memory that all forwarded streams together may hold, buffers and QUIC windows. Default a quarter of the memory of the machine or of the control group."`
-	JitterBuffer          byteSize `default:"1M" placeholder:"SIZE" help:"What one direction of one stream may buffer. Default ${default}."`
-	MaxSessions           int      `default:"16384" placeholder:"N" help:"How many endpoints may be connected; -1 is no limit. Default ${default}."`
-	MaxSessionsPerAddress int      `default:"256" placeholder:"N" help:"How many of them may come from one address, IPv4 /32 or IPv6 /56; -1 is no limit. Those of this machine's loopback are not counted. Default ${default}."`
+	BufferMemory byteSize `placeholder:"SIZE" example:"256M" help:"Memory that all forwarded streams together may hold, buffers and QUIC windows. Default a quarter of the memory of the machine or of the control group."`
+	JitterBuffer byteSize `default:"1M" placeholder:"SIZE" help:"What one direction of one stream may buffer. Default ${default}."`
+
+	limits
 
 	TLSCert  string `name:"tls-cert" type:"path" placeholder:"FILE" example:"/etc/blindrelay/fullchain.pem" reload:"" help:"Certificate chain (PEM) that is publicly trusted for this host, so that agents need no #PIN. Needs --tls-key."`
 	TLSKey   string `name:"tls-key" type:"path" placeholder:"FILE" example:"/etc/blindrelay/privkey.pem" reload:"" help:"Private key (PEM) in place of hop.key in the state directory. Replicas of a relay share it."`
@@ -74,6 +74,10 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 	if err != nil {
 		return err
 	}
+	receipts, err := id.receipts()
+	if err != nil {
+		return err
+	}
 	if err := now.admit(c); err != nil {
 		return err
 	}
@@ -83,8 +87,8 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 		BufferMemory: int64(c.BufferMemory),
 		JitterBuffer: int(c.JitterBuffer),
 
-		MaxSessions:           c.MaxSessions,
-		MaxSessionsPerAddress: c.MaxSessionsPerAddress,
+		Limits:   c.limits.relay(),
+		Receipts: receipts,
 
 		Log:         log,
 		NameRoute:   c.nameRoute(),
@@ -207,6 +211,9 @@ func (c *serveCmd) check() error {
 	if err := c.admission.check(); err != nil {
 		return err
 	}
+	if err := c.limits.check(); err != nil {
+		return err
+	}
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
 		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE", "tls-cert"}
@@ -214,10 +221,6 @@ func (c *serveCmd) check() error {
 		return usageError{"--drain-timeout takes a time from 0 on, for example 30s", "drain-timeout"}
 	case os.Getenv("QUIC_GO_LOG_LEVEL") != "":
 		return usageError{"QUIC_GO_LOG_LEVEL is set: quic-go would write the addresses of endpoints to stderr; unset it", ""}
-	case c.MaxSessions == 0 || c.MaxSessions < -1:
-		return usageError{"--max-sessions takes a number from 1, or -1 for no limit", "max-sessions"}
-	case c.MaxSessionsPerAddress == 0 || c.MaxSessionsPerAddress < -1:
-		return usageError{"--max-sessions-per-address takes a number from 1, or -1 for no limit", "max-sessions-per-address"}
 	case c.Sockets < 0:
 		return usageError{"--sockets takes a number from 1, or none for one for each core", "sockets"}
 	}

@@ -30,11 +30,19 @@ type ticketNewCmd struct {
 	Route routeFlag     `required:"" placeholder:"ROUTE" help:"Route of the agent, as blindlink prints it."`
 	For   time.Duration `default:"720h" placeholder:"DURATION" help:"How long the ticket is valid. Default ${default}."`
 	From  time.Time     `placeholder:"TIME" help:"From when on it is valid, for example 2030-01-31T12:00:00Z. Default now."`
+
+	Rate     bitRate  `placeholder:"RATE" help:"What the server may forward in a second, in bits: 20M, 1G. Default the relay's --route-rate."`
+	Sessions int      `placeholder:"N" help:"How many of its devices may have streams. Default the relay's --route-devices."`
+	Volume   byteSize `placeholder:"SIZE" help:"What it may forward in a calendar month: 500G. Default the relay's --route-volume."`
+	Weight   int      `placeholder:"N" help:"Its share of a full line, as a multiple of what others have. Default 1."`
 }
 
 func (c *ticketNewCmd) Run(context.Context) error {
 	if c.For < time.Second {
 		return usageError{"--for takes a time from 1s on, for example 720h", "for"}
+	}
+	if c.Sessions < 0 || c.Weight < 0 {
+		return usageError{"--sessions and --weight take a number from 1", "sessions"}
 	}
 	key, err := signingKey(c.Key)
 	if err != nil {
@@ -48,7 +56,9 @@ func (c *ticketNewCmd) Run(context.Context) error {
 	if from.IsZero() {
 		from = time.Now()
 	}
-	ticket := admit.Ticket{Route: wire.Route(c.Route), NotBefore: c.From, Grant: admit.Grant{Until: from.Add(c.For)}}
+	ticket := admit.Ticket{Route: wire.Route(c.Route), NotBefore: c.From, Grant: admit.Grant{
+		Rate: int64(c.Rate), Sessions: c.Sessions, Volume: int64(c.Volume), Weight: c.Weight, Until: from.Add(c.For),
+	}}
 	text, err := ticket.Sign(key)
 	if err != nil {
 		return err

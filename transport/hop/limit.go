@@ -20,8 +20,8 @@ type Limit struct {
 // version. It bounds what a session keeps: one Limit for each.
 func isLimit(c wire.Code) bool {
 	switch c {
-	case wire.CodeMemory, wire.CodeSessionLimit, wire.CodeStreamLimit, wire.CodeVolumeLimit,
-		wire.CodeRouteRate, wire.CodeSessionRate, wire.CodeEgressRate, wire.CodeRelayStreams:
+	case wire.CodeMemory, wire.CodeDeviceLimit, wire.CodeStreamLimit, wire.CodeVolumeLimit,
+		wire.CodeRouteRate, wire.CodeDeviceRate, wire.CodeEgressRate, wire.CodeRelayStreams:
 		return true
 	}
 	return false

@@ -1,0 +1,403 @@
+// Package share divides what a relay forwards: among routes by weight, in a
+// route among its devices, of a device among its streams, and it keeps each of
+// them, and all together, to a rate.
+//
+//	line := share.NewLine(900e6)           // bit/s, of the relay
+//	route := line.Route(1, 50e6)           // weight and bit/s
+//	device := route.Device(0)
+//	flow := device.Flow(wire.Playing)      // a stream
+//	half := flow.Half()                    // one of its directions
+//	err := half.Take(len(p))               // waits until p may be forwarded
+//	...
+//	flow.Leave()
+//
+// It is hierarchical start-time fair queueing (P. Goyal, H. Vin, H. Cheng:
+// "Start-time Fair Queuing: A Scheduling Algorithm for Integrated Services Packet
+// Switching Networks", 1996, section 3) with a token bucket at each level. What
+// nobody asks for is divided among the others. One mutex guards a line, so that
+// its limits hold for all sockets and goroutines together.
+package share
+
+import (
+	"container/heap"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// ErrLeft is what Take returns after Leave.
+var ErrLeft = errors.New("share: the flow has left")
+
+// Line is what a relay forwards all together. Its methods, and those of its
+// parts, may be called concurrently.
+type Line struct {
+	mu     sync.Mutex
+	root   node
+	parked parked // nodes with halves waiting beneath them whose bucket is empty
+	timer  *time.Timer
+	next   time.Time // when timer fires; zero: it does not
+	wait   WaitStats
+	waited func(time.Duration) // may be nil
+}
+
+// WaitStats says how much waits at a line.
+type WaitStats struct {
+	Waiting int   // halves of streams
+	Bytes   int64 // that they ask for
+}
+
+// node is a line, a route, an urgency of a route, a device of that, a flow or
+// a half. All fields are guarded by Line.mu.
+type node struct {
+	parent *node
+	weight float64
+	bucket *bucket // shared by the nodes of a device in its route's urgencies; nil: no limit
+	strict int     // of an urgency: lower ones go first
+
+	// Among its siblings.
+	start float64 // start tag: virtual time of its parent at which its next bytes are due
+	index int     // in parent.ready; -1: not there
+	until time.Time
+	spot  int // in Line.parked; -1: not there
+
+	ready ready   // children beneath which a half waits that no bucket holds up
+	clock float64 // virtual time: the start tag of the child that was served last
+
+	half *Half // of a leaf
+}
+
+func (n *node) join(parent *node, weight float64, b *bucket) {
+	*n = node{parent: parent, weight: weight, bucket: b, index: -1, spot: -1}
+}
+
+// NewLine returns a line for rate bit/s; 0 is no limit. waited, if it is not
+// nil, is called with how long bytes have waited for their turn, if they have.
+// It must not block.
+func NewLine(rate int64, waited func(time.Duration)) *Line {
+	l := &Line{waited: waited}
+	l.root.join(nil, 1, &bucket{})
+	l.root.bucket.set(rate, burstOfLine, time.Now())
+	return l
+}
+
+// SetRate changes the rate of the line, in bit/s; 0 is no limit.
+func (l *Line) SetRate(rate int64) { l.set(&l.root, 1, rate, burstOfLine) }
+
+func (l *Line) set(n *node, weight float64, rate int64, burst time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	n.weight = weight
+	n.bucket.set(rate, burst, now)
+	if n.spot >= 0 { // it may have to wait less
+		l.unpark(n)
+	}
+	l.dispatch(now)
+}
+
+// Stats returns what waits now.
+func (l *Line) Stats() WaitStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.wait
+}
+
+// Held is when the line last held bytes up; zero: never.
+func (l *Line) Held() time.Time { return l.held(&l.root) }
+
+func (l *Line) held(n *node) time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return n.bucket.held
+}
+
+// Route is what one route forwards.
+type Route struct {
+	line *Line
+	node
+	urgencies [wire.Bulk + 1]node
+}
+
+// Route adds a route with a weight of at least 1 and a rate in bit/s; 0 is no
+// limit of its own. It costs nothing while it has no flow.
+func (l *Line) Route(weight int, rate int64) *Route {
+	r := &Route{line: l}
+	r.join(&l.root, float64(max(1, weight)), &bucket{})
+	r.bucket.set(rate, burstOfPart, time.Now())
+	for i := range r.urgencies {
+		r.urgencies[i].join(&r.node, 1, nil)
+		r.urgencies[i].strict = i
+	}
+	return r
+}
+
+// Set changes the weight and the rate.
+func (r *Route) Set(weight int, rate int64) {
+	r.line.set(&r.node, float64(max(1, weight)), rate, burstOfPart)
+}
+
+// Held is when the route's own rate last held bytes up; zero: never.
+func (r *Route) Held() time.Time { return r.line.held(&r.node) }
+
+// Device is what one device of a route forwards.
+type Device struct {
+	line      *Line
+	urgencies [wire.Bulk + 1]node // one bucket
+}
+
+// Device adds a device with a rate in bit/s; 0 is no limit of its own.
+func (r *Route) Device(rate int64) *Device {
+	d := &Device{line: r.line}
+	b := &bucket{}
+	b.set(rate, burstOfPart, time.Now())
+	for i := range d.urgencies {
+		d.urgencies[i].join(&r.urgencies[i], 1, b)
+	}
+	return d
+}
+
+// Held is when the device's own rate last held bytes up; zero: never.
+func (d *Device) Held() time.Time { return d.line.held(&d.urgencies[0]) }
+
+// Set changes the rate.
+func (d *Device) Set(rate int64) {
+	d.line.mu.Lock()
+	defer d.line.mu.Unlock()
+	now := time.Now()
+	d.urgencies[0].bucket.set(rate, burstOfPart, now)
+	for i := range d.urgencies {
+		if n := &d.urgencies[i]; n.spot >= 0 {
+			d.line.unpark(n)
+		}
+	}
+	d.line.dispatch(now)
+}
+
+// Flow is what one stream forwards, in both directions.
+type Flow struct {
+	line *Line
+	node
+	halves [2]Half
+}
+
+// Half is one direction of a flow. One goroutine at a time calls its Take.
+type Half struct {
+	line *Line
+	node
+	granted sync.Cond // L is Line.mu
+	want    int       // bytes that it waits for; 0: none
+	since   time.Time // when it began to wait
+	left    bool
+}
+
+// Flow adds a stream of the device.
+func (d *Device) Flow(u wire.Urgency) *Flow {
+	f := &Flow{line: d.line}
+	f.join(&d.urgencies[min(u, wire.Bulk)], 1, nil)
+	for i := range f.halves {
+		h := &f.halves[i]
+		h.line, h.granted.L = d.line, &d.line.mu
+		h.join(&f.node, 1, nil)
+		h.half = h
+	}
+	return f
+}
+
+// Halves returns the two directions.
+func (f *Flow) Halves() (up, down *Half) { return &f.halves[0], &f.halves[1] }
+
+// Leave takes the flow out. Takes that wait, and later ones, return ErrLeft.
+func (f *Flow) Leave() {
+	f.line.mu.Lock()
+	defer f.line.mu.Unlock()
+	for i := range f.halves {
+		h := &f.halves[i]
+		h.left = true
+		f.line.withdraw(h)
+		h.granted.Signal()
+	}
+}
+
+// Take waits until n bytes may be forwarded; n is at most some 16 KiB, so that
+// nobody waits long for another. The error is ErrLeft.
+func (h *Half) Take(n int) error {
+	l := h.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if h.left {
+		return ErrLeft
+	}
+	if n <= 0 || l.free(&h.node) {
+		return nil
+	}
+	now := time.Now()
+	h.want, h.since = n, now
+	l.wait.Waiting++
+	l.wait.Bytes += int64(n)
+	l.activate(&h.node)
+	l.dispatch(now)
+	if h.want == 0 {
+		return nil // at once
+	}
+	for h.want > 0 && !h.left {
+		h.granted.Wait()
+	}
+	if h.left {
+		return ErrLeft
+	}
+	if l.waited != nil {
+		l.waited(time.Since(h.since))
+	}
+	return nil
+}
+
+// free reports whether no bucket is on the way from n to the line: then there is
+// nothing to divide.
+func (l *Line) free(n *node) bool {
+	for ; n != nil; n = n.parent {
+		if n.bucket != nil && n.bucket.limited() {
+			return false
+		}
+	}
+	return true
+}
+
+// withdraw takes back what a half waits for.
+func (l *Line) withdraw(h *Half) {
+	if h.want == 0 {
+		return
+	}
+	l.settle(h)
+	if h.index >= 0 {
+		l.deactivate(&h.node)
+	}
+}
+
+func (l *Line) settle(h *Half) {
+	l.wait.Waiting--
+	l.wait.Bytes -= int64(h.want)
+	h.want = 0
+}
+
+// activate puts n among the ready children of its parent, and the parents
+// above it that had none among theirs. A parked node stays parked.
+func (l *Line) activate(n *node) {
+	for p := n.parent; p != nil && n.index < 0 && n.spot < 0; n, p = p, p.parent {
+		n.start = max(n.start, p.clock)
+		heap.Push(&p.ready, n)
+	}
+}
+
+// deactivate takes n, which is ready, away, and the parents above it that have
+// no other ready child.
+func (l *Line) deactivate(n *node) {
+	for p := n.parent; p != nil && n.index >= 0; n, p = p, p.parent {
+		heap.Remove(&p.ready, n.index)
+		if len(p.ready) > 0 {
+			return
+		}
+	}
+}
+
+// dispatch lets through what may pass now, and sets the timer for the rest.
+func (l *Line) dispatch(now time.Time) {
+	for len(l.parked) > 0 && !l.parked[0].until.After(now) {
+		l.unpark(l.parked[0])
+	}
+	for len(l.root.ready) > 0 && l.root.spot < 0 {
+		if n := l.first(now); n.half != nil {
+			l.grant(n)
+		}
+	}
+	l.arm(now)
+}
+
+// first returns the half whose turn it is, or the node on the way to it that it
+// had to park.
+func (l *Line) first(now time.Time) *node {
+	n := &l.root
+	for {
+		if n.bucket != nil {
+			if wait := n.bucket.wait(now); wait > 0 {
+				l.park(n, now.Add(wait))
+				return n
+			}
+		}
+		if n.half != nil {
+			return n
+		}
+		n = n.ready[0]
+	}
+}
+
+// grant lets a half's bytes through, and moves the clocks on its way on.
+func (l *Line) grant(n *node) {
+	h := n.half
+	bytes := h.want
+	l.deactivate(n)
+	l.settle(h)
+	for ; n != nil; n = n.parent {
+		if n.bucket != nil {
+			n.bucket.pay(bytes)
+		}
+		if n.parent == nil {
+			break
+		}
+		n.parent.clock = max(n.parent.clock, n.start)
+		n.start += float64(bytes) / n.weight
+		if n.index >= 0 {
+			heap.Fix(&n.parent.ready, n.index)
+		}
+	}
+	h.granted.Signal()
+}
+
+func (l *Line) park(n *node, until time.Time) {
+	if n.parent != nil {
+		l.deactivate(n)
+	}
+	n.until = until
+	heap.Push(&l.parked, n)
+}
+
+func (l *Line) unpark(n *node) {
+	heap.Remove(&l.parked, n.spot)
+	if len(n.ready) > 0 {
+		l.activate(n)
+	}
+}
+
+// arm sets the timer to the moment when the first parked node may go on.
+func (l *Line) arm(now time.Time) {
+	if len(l.parked) == 0 {
+		return
+	}
+	until := l.parked[0].until
+	if !l.next.IsZero() && !until.Before(l.next) {
+		return // it will look again
+	}
+	l.next = until
+	if l.timer == nil {
+		l.timer = time.AfterFunc(until.Sub(now), l.fire)
+		return
+	}
+	l.timer.Reset(until.Sub(now))
+}
+
+func (l *Line) fire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.next = time.Time{}
+	l.dispatch(time.Now())
+}
+
+// Close stops the line's timer. No flow may be left.
+func (l *Line) Close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+}
