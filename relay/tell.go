@@ -33,10 +33,12 @@ func (n news) tell(answer bool) {
 		if told, ok := s.told[l.Code]; ok && !answer && now.Sub(told) < tellEvery {
 			continue
 		}
-		if s.told == nil {
-			s.told = make(map[wire.Code]time.Time)
+		if !answer { // an idle agent needs no map
+			if s.told == nil {
+				s.told = make(map[wire.Code]time.Time)
+			}
+			s.told[l.Code] = now
 		}
-		s.told[l.Code] = now
 		s.relay.metrics.limitsTold.of(l.Code).Inc()
 		b = l.Append(b)
 	}
@@ -79,6 +81,7 @@ func (r *registry) terms(g *group) (all []news) {
 	if v := r.volumes.limit(g); v != nil {
 		limits = append(limits, *v)
 		receipt = r.volumes.receipt(g.route)
+		g.left = v.Left
 	}
 	for _, a := range g.agents {
 		all = append(all, news{a.session, limits, receipt})
@@ -120,26 +123,25 @@ func (r *registry) bounded(g *group) bool {
 	return r.limits.Egress > 0 || g.terms.rate > 0 || g.terms.deviceRate > 0 || g.terms.volume > 0
 }
 
-// report returns what held up the streams of a route since the last report, and
-// whether there is something to come.
+// report returns what holds up the streams of a route, and whether there is
+// something to come.
 func (r *registry) report(g *group) (all []news, again bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	g.telling = nil
-	now := time.Now()
 	var common []wire.Limit
-	add := func(to []wire.Limit, code wire.Code, rate int64, held time.Time) []wire.Limit {
-		if rate > 0 && now.Sub(held) <= tellEvery {
+	add := func(to []wire.Limit, code wire.Code, rate int64, holdsUp bool) []wire.Limit {
+		if holdsUp {
 			to = append(to, wire.Limit{Code: code, Limit: uint64(rate)})
 		}
 		return to
 	}
-	common = add(common, wire.CodeEgressRate, r.limits.Egress, r.line.Held())
-	common = add(common, wire.CodeRouteRate, g.terms.rate, g.share.Held())
+	common = add(common, wire.CodeEgressRate, r.limits.Egress, r.line.HoldsUp())
+	common = add(common, wire.CodeRouteRate, g.terms.rate, g.share.HoldsUp())
 	toAgent := common[:len(common):len(common)]
 	slow := false // some device
 	for _, p := range g.places {
-		own := add(common[:len(common):len(common)], wire.CodeDeviceRate, g.terms.deviceRate, p.share.Held())
+		own := add(common[:len(common):len(common)], wire.CodeDeviceRate, g.terms.deviceRate, p.share.HoldsUp())
 		slow = slow || len(own) > len(common)
 		all = append(all, news{to: p.device, limits: own})
 	}

@@ -10,7 +10,8 @@ type bucket struct {
 	most   float64 // bytes that it holds at most
 	tokens float64 // bytes; negative: debt
 	at     time.Time
-	held   time.Time // when it last let nothing through
+	// It has let nothing through from time to time from began until held.
+	began, held time.Time
 }
 
 // Depths of buckets, in time at their rate.
@@ -27,13 +28,18 @@ const (
 	// it lets bytes through again: without it a fast line would be woken for
 	// each block.
 	step = 2 * time.Millisecond
+	// pauseOfHeld is a time without waiting that ends what holdsUp tells of, and
+	// leastHeld how long it lasts at least: a burst that had to wait for a moment
+	// is nothing to tell of.
+	pauseOfHeld = 250 * time.Millisecond
+	leastHeld   = time.Second
 )
 
 // set changes the rate, in bit/s. A bucket that had no limit starts with
 // leastBurst: who makes a part anew gains no more than that.
 func (b *bucket) set(rate int64, burst time.Duration, now time.Time) {
 	if rate <= 0 {
-		*b = bucket{held: b.held}
+		*b = bucket{}
 		return
 	}
 	fresh := b.rate == 0
@@ -61,8 +67,18 @@ func (b *bucket) wait(now time.Time) time.Duration {
 	if b.tokens > 0 {
 		return 0
 	}
-	b.held = now
-	return time.Duration(-b.tokens/b.rate*float64(time.Second)) + step
+	wait := time.Duration(-b.tokens/b.rate*float64(time.Second)) + step
+	if now.Sub(b.held) > pauseOfHeld {
+		b.began = now
+	}
+	b.held = now.Add(wait)
+	return wait
+}
+
+// holdsUp reports whether the rate is reached now, or was until a moment ago,
+// and bytes have had to wait for it for a second or more.
+func (b *bucket) holdsUp(now time.Time) bool {
+	return b.held.Sub(b.began) >= leastHeld && now.Sub(b.held) <= pauseOfHeld
 }
 
 // pay takes n bytes out, more than there are too.

@@ -104,13 +104,14 @@ func (l *Line) Stats() WaitStats {
 	return l.wait
 }
 
-// Held is when the line last held bytes up; zero: never.
-func (l *Line) Held() time.Time { return l.held(&l.root) }
+// HoldsUp reports whether the rate of the line has made bytes wait for a second
+// or more, up to now.
+func (l *Line) HoldsUp() bool { return l.holdsUp(&l.root) }
 
-func (l *Line) held(n *node) time.Time {
+func (l *Line) holdsUp(n *node) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return n.bucket.held
+	return n.bucket.holdsUp(time.Now())
 }
 
 // Route is what one route forwards.
@@ -138,8 +139,8 @@ func (r *Route) Set(weight int, rate int64) {
 	r.line.set(&r.node, float64(max(1, weight)), rate, burstOfPart)
 }
 
-// Held is when the route's own rate last held bytes up; zero: never.
-func (r *Route) Held() time.Time { return r.line.held(&r.node) }
+// HoldsUp is HoldsUp of the line, for the route's own rate.
+func (r *Route) HoldsUp() bool { return r.line.holdsUp(&r.node) }
 
 // Device is what one device of a route forwards.
 type Device struct {
@@ -158,8 +159,8 @@ func (r *Route) Device(rate int64) *Device {
 	return d
 }
 
-// Held is when the device's own rate last held bytes up; zero: never.
-func (d *Device) Held() time.Time { return d.line.held(&d.urgencies[0]) }
+// HoldsUp is HoldsUp of the line, for the device's own rate.
+func (d *Device) HoldsUp() bool { return d.line.holdsUp(&d.urgencies[0]) }
 
 // Set changes the rate.
 func (d *Device) Set(rate int64) {
