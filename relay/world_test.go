@@ -45,7 +45,7 @@ var admitAll = Config{Admit: admit.Open{}, BufferMemory: 4 << 30}
 // site is where a relay runs. Its socket outlives the relay.
 type site struct {
 	relay  *Relay
-	conn   *simnet.SimConn
+	conn   net.PacketConn
 	addr   string
 	ln     *transport.Listener
 	tcp    *transport.TCPListener // nil: none
