@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/loadtest/origin"
 	"github.com/blindrelay/blindrelay/loadtest/probe"
@@ -164,7 +165,8 @@ func (r *run) open(ctx context.Context) (*result.Result, error) {
 					return
 				}
 				defer a.Close()
-				r.viewer(i, groups[i%len(groups)], a, due).Run(ctx)
+				g := groups[i%len(groups)]
+				r.viewer(i, g, a, due).Run(urgent(ctx, g))
 			})
 		}
 	})
@@ -182,7 +184,16 @@ func (r *run) connect(ctx context.Context, i int) (*rig.Access, error) {
 // watch lets one viewer watch in a goroutine that measure waits for.
 func (r *run) watch(ctx context.Context, i int, g Group, a *rig.Access, due time.Time) {
 	v := r.viewer(i, g, a, due)
-	r.arrived.Go(func() { v.Run(ctx) })
+	r.arrived.Go(func() { v.Run(urgent(ctx, g)) })
+}
+
+// urgent returns the context of a group's viewers, whose connections say to the
+// relay what they are for.
+func urgent(ctx context.Context, g Group) context.Context {
+	if g.Kind == viewer.Bulk {
+		return endpoint.WithUrgency(ctx, wire.Bulk)
+	}
+	return ctx
 }
 
 func (r *run) viewer(i int, g Group, a *rig.Access, due time.Time) *viewer.Viewer {

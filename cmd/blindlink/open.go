@@ -12,14 +12,19 @@ import (
 
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 type openCmd struct {
 	Server   string `arg:"" optional:"" name:"invite|server" help:"An invite from home, or the name of a server this device is paired with; nothing if there is only one. An invite that is typed here is in the list of processes for a moment, and in the shell's history; with '-' it is read from stdin, and $$BLINDLINK_INVITE may hold it too. It works once."`
 	Listen   string `default:"127.0.0.1:8096" placeholder:"HOST:PORT" help:"Local address to serve. Whoever can connect to it is this device. Port 0 takes any. Default ${default}."`
 	Carriers int    `default:"8" placeholder:"N" help:"Most connections to the relay that one stream may be spread over, 1 to 8, where that makes it faster. 1 stays with a single one, over QUIC where UDP gets through. Default ${default}."`
+	Urgency  string `enum:"playing,prefetch,bulk" default:"playing" placeholder:"KIND" help:"What this port is for: playing, prefetch or bulk. When the server's relay is at a limit, bulk gives way to all that plays from the same server: run a second open with --urgency bulk and another --listen port for downloads and synchronisation. The relay learns which it is. Default ${default}."`
 	State    string `placeholder:"DIR" help:"Directory with the key and the servers, closed to other users. Default: ~/.local/state/blindlink/open."`
 }
+
+// urgencies are what --urgency may say.
+var urgencies = map[string]wire.Urgency{"playing": wire.Playing, "prefetch": wire.Prefetch, "bulk": wire.Bulk}
 
 // inviteVariable holds an invite for `open` without an argument.
 const inviteVariable = "BLINDLINK_INVITE"
@@ -70,7 +75,9 @@ func (c *openCmd) Run(a *app) error {
 	url := localURL(ln.Addr())
 	return together(a,
 		func(ctx context.Context) error {
-			dial := func(ctx context.Context) (net.Conn, error) { return dialer.DialContext(ctx, "", "") }
+			dial := func(ctx context.Context) (net.Conn, error) {
+				return dialer.DialContext(endpoint.WithUrgency(ctx, urgencies[c.Urgency]), "", "")
+			}
 			return endpoint.ServeLocal(ctx, ln, dial, a.log)
 		},
 		func(ctx context.Context) error {

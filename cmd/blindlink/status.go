@@ -232,6 +232,9 @@ func printRelay(t io.Writer, r endpoint.RelayStatus) {
 		text += ": " + r.Error
 	}
 	fmt.Fprintf(t, "relay\t%s\n", text)
+	for _, l := range r.Limits {
+		fmt.Fprintf(t, "limit\t%s\n", l.Text)
+	}
 }
 
 // address is a relay without its pin.

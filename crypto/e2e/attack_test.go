@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // demand fails the test unless an attack was noticed as such, before any
@@ -143,7 +145,7 @@ func TestTooManyEmptyRecordsAreRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := fakeSession(t, suites()[0])
 		a, b := newPipe(1 << 20)
-		device, err := openConn(s, nil, a, 1, 1000)
+		device, err := openConn(s, nil, a, 1, 1000, wire.Playing)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -381,8 +381,12 @@ func (k *carrier) rest() error {
 	}
 }
 
-// lose ends a carrier that failed. What it had taken goes out over another one.
+// lose ends a carrier that failed. What it had taken goes out over another one:
+// elsewhere, if the relay says that the agent has used up what it forwards.
 func (c *Conn) lose(k *carrier, err error) {
+	if c.opener && k.link != nil && isSpent(err) {
+		k.link.end(fmt.Errorf("the relay has ended a stream: %w", err))
+	}
 	c.mu.Lock()
 	if k.lost {
 		c.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 type ClientConfig struct {
 	Identity *Identity                                 // required
 	Server   Pin                                       // required: the agent's pin, from the invite
-	Open     func(ctx context.Context) (Stream, error) // opens another stream to the same agent over the same relay connection; not used for pairing
+	Open     func(ctx context.Context) (Stream, error) // opens another stream to the same agent over the same relay connection, of the urgency that ctx has; not used for pairing
 	Log      *slog.Logger                              // nil: nothing is logged
 }
 
@@ -241,7 +241,8 @@ func (s *Session) handle(l *Link, f Frame) error {
 
 // OpenStream opens a sealed stream. It takes no round trip: the agent learns
 // of the stream with the first Write, which may be empty. While the session has
-// no link it waits for one. The error is [ErrTooManyStreams], the session's
+// no link it waits for one. The urgency that ctx has from [WithUrgency] is that
+// of all the stream's carriers. The error is [ErrTooManyStreams], the session's
 // end, or ctx's.
 func (s *Session) OpenStream(ctx context.Context) (*Conn, error) {
 	for {
@@ -257,7 +258,7 @@ func (s *Session) OpenStream(ctx context.Context) (*Conn, error) {
 		}
 		st, err := l.open(ctx)
 		if err == nil {
-			return s.newStream(l, st)
+			return s.newStream(l, st, UrgencyOf(ctx))
 		}
 		err = fmt.Errorf("open a stream through the relay: %w", err)
 		if ctx.Err() != nil {
@@ -269,7 +270,7 @@ func (s *Session) OpenStream(ctx context.Context) (*Conn, error) {
 
 // newStream makes a stream with st as its first carrier. A JOIN sees both its
 // number and the stream, or neither.
-func (s *Session) newStream(l *Link, st Stream) (*Conn, error) {
+func (s *Session) newStream(l *Link, st Stream, urgency wire.Urgency) (*Conn, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	limit := defaultMaxStreams
@@ -279,7 +280,7 @@ func (s *Session) newStream(l *Link, st Stream) (*Conn, error) {
 	err := errStreamNumbers
 	if s.nextID <= maxSessionStreams {
 		var c *Conn
-		if c, err = openConn(s.session, l, st, s.nextID, limit); err == nil {
+		if c, err = openConn(s.session, l, st, s.nextID, limit, urgency); err == nil {
 			s.nextID++
 			return c, nil
 		}
@@ -330,6 +331,10 @@ func (s *Session) Close(code wire.Code, reason string) error {
 	}
 	return nil
 }
+
+// Fail ends a session that can go on nowhere: its streams fail with err. The
+// agent is not told. Close releases it.
+func (s *Session) Fail(err error) { s.end(err, nil, wire.CodeCancelled) }
 
 var errUntold = errors.New("the server could not be told that the session has ended")
 

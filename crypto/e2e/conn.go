@@ -25,6 +25,7 @@ type Conn struct {
 	s        *session
 	name     *streamName
 	opener   bool
+	urgency  wire.Urgency  // of the carriers that the opener opens
 	preface  []byte        // of this side's half, on the first carrier
 	resume   []byte        // what this side's prefaces of further carriers are made with
 	theirs   []byte        // what the opener's are verified with, at the acceptor
@@ -83,8 +84,9 @@ func newConn(s *session, name *streamName, preface []byte, mine, theirs sealedHa
 }
 
 // openConn makes the opener's end of stream id with st as its first carrier. st
-// is the caller's if it fails. The session may have at most limit streams.
-func openConn(s *session, l *Link, st Stream, id uint64, limit int) (*Conn, error) {
+// is the caller's if it fails. The session may have at most limit streams. urgency
+// is that of st, and of the carriers that follow it.
+func openConn(s *session, l *Link, st Stream, id uint64, limit int, urgency wire.Urgency) (*Conn, error) {
 	name, half, preface, err := openHalf(s.suite, s.secret, id)
 	if err != nil {
 		return nil, err
@@ -93,7 +95,7 @@ func openConn(s *session, l *Link, st Stream, id uint64, limit int) (*Conn, erro
 	if err != nil {
 		return nil, err
 	}
-	c.opened = 1
+	c.opened, c.urgency = 1, urgency
 	if err := s.add(c, limit); err != nil {
 		return nil, err
 	}

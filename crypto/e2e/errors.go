@@ -102,6 +102,13 @@ func cancelledError(code wire.Code) error {
 	return reset
 }
 
+// isSpent reports whether a relay has ended a stream because its agent has used
+// up what the relay forwards for it: another stream there ends likewise.
+func isSpent(err error) bool {
+	var reset *wire.ResetError
+	return errors.As(err, &reset) && reset.Code == wire.CodeVolumeLimit
+}
+
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 
 func isTampered(err error) bool { return errors.Is(err, ErrTampered) }

@@ -116,7 +116,7 @@ func connPair(t testing.TB, su *suite, limit int) (device, agent *Conn) {
 func connsOf(t testing.TB, s, peer *session, id uint64, limit int) (device, agent *Conn) {
 	t.Helper()
 	a, b := newPipe(limit)
-	device, err := openConn(s, nil, a, id, 1000)
+	device, err := openConn(s, nil, a, id, 1000, wire.Playing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func record(t testing.TB, s *session, id uint64, said, answered [][]byte) *recor
 		}
 	}
 	here, there := copyOf(t, s), copyOf(t, s)
-	device, err := openConn(here, nil, a, id, 1000)
+	device, err := openConn(here, nil, a, id, 1000, wire.Playing)
 	if err != nil {
 		t.Fatal(err)
 	}

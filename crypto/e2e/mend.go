@@ -118,7 +118,7 @@ func (c *Conn) complete() bool { return c.out.done() && (c.in.stopped || c.in.en
 
 // carry opens a further carrier over l and returns when it stands.
 func (c *Conn) carry(l *Link) error {
-	ctx, cancel := context.WithTimeout(c.s.ctx, handshakeTimeout)
+	ctx, cancel := context.WithTimeout(WithUrgency(c.s.ctx, c.urgency), handshakeTimeout)
 	defer cancel()
 	st, err := l.open(ctx)
 	if err != nil {

@@ -347,7 +347,7 @@ func unlinkedAgent(t *testing.T) *Conn {
 	t.Helper()
 	s := fakeSession(t, suites()[0])
 	a, b := newPipe(1 << 20)
-	device, err := openConn(s, nil, a, 7, 1000)
+	device, err := openConn(s, nil, a, 7, 1000, wire.Playing)
 	if err != nil {
 		t.Fatal(err)
 	}

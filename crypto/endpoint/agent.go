@@ -20,8 +20,9 @@ import (
 
 // AgentConfig is what an Agent is made with.
 type AgentConfig struct {
-	// Home holds the keys and the devices. Required; it stays the caller's,
-	// who closes it after the Agent.
+	// Home holds the keys and the devices, and keeps what relays say that the
+	// server has used. Required; it stays the caller's, who closes it after the
+	// Agent.
 	Home *pair.Home
 	// Relays is where the agent can be reached: 1 to 3 addresses, or names that
 	// stand for more (see fleet.Resolve). Of all that they lead to the agent
@@ -49,8 +50,8 @@ type AgentConfig struct {
 // their sessions, and while remote access is off no relay knows the route.
 //
 // It runs one goroutine to follow the Home, one to choose relays, one to follow
-// their names, and three for each connection to a relay, besides those of its
-// sessions.
+// their names, one to store their receipts, and three for each connection to a
+// relay, besides those of its sessions.
 type Agent struct {
 	home   *pair.Home
 	log    *slog.Logger
@@ -59,6 +60,8 @@ type Agent struct {
 	cert   tls.Certificate
 	relays []wire.Relay // as configured
 	roster *roster
+
+	receipts *receipts
 
 	ticket  atomic.Pointer[string] // never nil
 	renewed signal                 // there is a new ticket
@@ -101,6 +104,7 @@ func prepare(cfg AgentConfig, r fleet.Resolver) (*Agent, error) {
 	}
 	a := &Agent{home: cfg.Home, log: cfg.Log, cert: route.Certificate(), relays: slices.Clone(cfg.Relays)}
 	a.ticket.Store(&cfg.Ticket)
+	a.receipts = newReceipts(cfg.Home, cfg.Log)
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.server, err = e2e.NewServer(e2e.ServerConfig{
 		Identity: id,
@@ -122,6 +126,7 @@ func (a *Agent) start() {
 	a.wait.Go(func() { a.roster.set.Keep(a.ctx, a.roster.moved.broadcast) })
 	a.wait.Go(a.roster.keep)
 	a.wait.Go(a.follow)
+	a.wait.Go(func() { a.receipts.keep(a.ctx) })
 }
 
 // Listen returns the agent as a net.Listener. Its connections are *e2e.Conn;
@@ -234,6 +239,7 @@ func (a *Agent) Close() error {
 		a.cancel()
 		a.err = a.server.Close()
 		a.wait.Wait()
+		a.receipts.save()
 		a.err = errors.Join(a.err, a.dialer.Close())
 	})
 	return a.err

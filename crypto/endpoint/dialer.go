@@ -108,7 +108,8 @@ func NewDialer(cfg DialerConfig) (*Dialer, error) {
 
 // DialContext opens a sealed connection to the media server. It takes no round
 // trip once the session is there. It fits http.Transport: network and addr are
-// ignored, there is one place to go. While the relay or the server is away it
+// ignored, there is one place to go. [WithUrgency] says what the connection is
+// for. While the relay or the server is away it
 // waits up to 15 s, or until ctx ends, for them to return; a refusal is
 // returned at once. The connection is an *e2e.Conn.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {

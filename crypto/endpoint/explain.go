@@ -31,6 +31,11 @@ var hints = map[wire.Code]string{
 	wire.CodeTooManyConns:   "the relay has as many connections of this server as it takes; those go on",
 	wire.CodeRelayFull:      "the relay has as many connections as it takes; this side tries again by itself, and another relay if it knows one",
 	wire.CodeAddressLimit:   "the relay has as many connections from this network's address as it takes: end those that are not needed, or ask its operator for more --max-sessions-per-address; this side tries again by itself",
+	wire.CodeRouteLimit:     "the relay serves as many servers as it takes: give this server another relay, or ask the operator for room; this side tries again by itself",
+	wire.CodeSessionLimit:   "as many devices use this server through the relay as its operator allows at a time: end one that is not needed; this side tries again by itself",
+	wire.CodeStreamLimit:    "as many streams of this server are open as the relay's operator allows at a time: close some and try again",
+	wire.CodeVolumeLimit:    "the relay has forwarded as much for this server as its operator allows in a month: it goes on when the next month begins (UTC), until then only through another relay; the operator can allow more",
+	wire.CodeRelayStreams:   "the relay forwards as many streams as it takes: try again in a moment, or through another relay",
 	wire.CodeSilent:         "the relay gave up waiting for an answer",
 	wire.CodeProtocol:       "the relay does not understand this side: are both of the same version?",
 	wire.CodeFrameTooLarge:  "the relay does not understand this side: are both of the same version?",
@@ -85,7 +90,7 @@ func hopeless(err error) bool {
 	}
 	switch codeOf(err) {
 	case wire.CodeVersion, wire.CodeNotAdmitted, wire.CodeTicketMissing, wire.CodeTicketRefused, wire.CodeTicketExpired,
-		wire.CodeReplaced, wire.CodeTokenRefused, wire.CodeRefused, wire.CodeOff:
+		wire.CodeReplaced, wire.CodeTokenRefused, wire.CodeRefused, wire.CodeOff, wire.CodeVolumeLimit:
 		return true
 	}
 	return false

@@ -42,6 +42,7 @@ type holder struct {
 	since   time.Time // when path was taken
 	chosen  bool      // path is over TCP because that is faster
 	wide    *spreader
+	limits  limitLog
 	retry   backoff
 	avoid   map[string]time.Time // relays, by placeOf, that said they are going away, until when
 }
@@ -79,6 +80,8 @@ func (h *holder) keep() error {
 			trouble = true
 		case <-h.path.attachment.Leaving():
 			trouble = h.leaving()
+		case <-h.path.attachment.News():
+			h.limits.look(d.log, h.path.relay.Addr, h.path.attachment.Limits(), time.Now())
 		case e := <-changes:
 			d.log.Debug("looking whether the path still works", "reason", e.String())
 			trouble = h.networkChanged()
@@ -209,13 +212,17 @@ func (h *holder) move() error {
 		if h.session.Err() != nil {
 			return h.session.Err()
 		}
-		err = explain(err)
-		d.set(stateConnecting, h.session, nil, err)
+		explained := explain(err)
+		d.set(stateConnecting, h.session, nil, explained)
 		d.log.Debug("no other way to the server yet", "error", err)
 		if h.path.link.Err() == nil && h.path.works(d.ctx) {
 			d.set(stateReachable, h.session, h.path, nil) // it was only slow, or still leaves
 			pause(d.ctx, h.retry.next(), h.path.link.Done())
 			return nil
+		}
+		if codeOf(err) == wire.CodeVolumeLimit { // at every relay: readers need not wait for one
+			h.session.Fail(explained)
+			return err
 		}
 		if !pause(d.ctx, h.retry.next(), h.session.Done()) {
 			return context.Cause(d.ctx)

@@ -42,6 +42,7 @@ const (
 type link struct {
 	roster *roster
 	place  *place
+	relay  wire.Relay
 	sess   transport.Session
 	reg    *hop.Registration
 	since  time.Time
@@ -71,11 +72,13 @@ func (r *roster) register(p *place, relay wire.Relay, why purpose) (*link, error
 		return nil, err
 	}
 	defer done()
-	reg, err := hop.Register(ctx, sess, wire.Register{Instance: r.instance, Tokens: r.agent.home.Tokens(), Ticket: *r.agent.ticket.Load()})
+	reg, err := hop.Register(ctx, sess, wire.Register{
+		Instance: r.instance, Tokens: r.agent.home.Tokens(), Ticket: *r.agent.ticket.Load(), Receipt: r.agent.receipts.of(relay),
+	})
 	if err != nil {
 		return nil, r.explain(err)
 	}
-	return &link{roster: r, place: p, sess: sess, reg: reg, since: time.Now(), ending: make(chan error, 1)}, nil
+	return &link{roster: r, place: p, relay: relay, sess: sess, reg: reg, since: time.Now(), ending: make(chan error, 1)}, nil
 }
 
 // explain adds what the operator has to type where the route is not admitted.
@@ -118,6 +121,7 @@ func (l *link) serve(ctx context.Context, changed, renewed <-chan struct{}) erro
 	defer func() {
 		stop()
 		l.reg.Close(code, "")
+		l.hear()
 		wait.Wait()
 	}()
 	leaving := l.reg.Leaving()
@@ -144,6 +148,8 @@ func (l *link) serve(ctx context.Context, changed, renewed <-chan struct{}) erro
 				return errDrained
 			}
 			return l.roster.explain(l.reg.Err())
+		case <-l.reg.News():
+			l.hear()
 		case <-check.C:
 			if l.sess.Silent() >= longestSilence {
 				code = wire.CodeTimeout
@@ -159,6 +165,14 @@ func (l *link) serve(ctx context.Context, changed, renewed <-chan struct{}) erro
 			return ctx.Err()
 		}
 	}
+}
+
+// hear takes what the relay has said of its limits, and its receipt.
+func (l *link) hear() {
+	l.roster.agent.receipts.take(l.relay, l.reg.Receipt())
+	l.roster.mu.Lock()
+	defer l.roster.mu.Unlock()
+	l.place.limits.look(l.roster.agent.log, l.place.String(), l.reg.Limits(), time.Now())
 }
 
 // moveAfter notes when the agent is to be elsewhere.

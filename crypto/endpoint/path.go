@@ -20,8 +20,10 @@ type path struct {
 	link       *e2e.Link
 }
 
-// open opens a stream of the relay connection.
-func (p *path) open(ctx context.Context) (e2e.Stream, error) { return p.attachment.Open(ctx) }
+// open opens a stream of the relay connection, of the urgency that ctx has.
+func (p *path) open(ctx context.Context) (e2e.Stream, error) {
+	return p.attachment.OpenUrgent(ctx, e2e.UrgencyOf(ctx))
+}
 
 // connect makes a path with a session of its own. It returns as soon as the
 // device may send, which is before the agent has admitted it.

@@ -39,6 +39,7 @@ type place struct {
 	said  string    // the latest failure that was logged
 
 	warned time.Time // the end of the ticket that was logged last
+	limits limitLog
 
 	began time.Time // when the attempt that is under way began; zero while none is
 	retry backoff

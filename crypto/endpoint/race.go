@@ -3,7 +3,10 @@ package endpoint
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
 // headStart is how long an attempt is alone before the next one begins beside
@@ -68,16 +71,18 @@ func firstOf[T any](ctx context.Context, attempts []func(context.Context) (T, er
 }
 
 // worst returns the error of several that says most: one that somebody has to
-// act on before all others, else the first.
+// act on before all others, else the first. That the volume of one relay is used
+// up says nothing of others.
 func worst(errs []error) error {
-	for _, err := range errs {
-		if hopeless(err) {
-			return err
-		}
-	}
-	for _, err := range errs {
-		if !errors.Is(err, context.Canceled) {
-			return err
+	spent := func(err error) bool { return codeOf(err) == wire.CodeVolumeLimit }
+	cancelled := func(err error) bool { return errors.Is(err, context.Canceled) }
+	for _, says := range []func(error) bool{
+		func(err error) bool { return hopeless(err) && !spent(err) },
+		func(err error) bool { return !cancelled(err) && !spent(err) },
+		func(err error) bool { return !cancelled(err) },
+	} {
+		if i := slices.IndexFunc(errs, says); i >= 0 {
+			return errs[i]
 		}
 	}
 	return errs[0]

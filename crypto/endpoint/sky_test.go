@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -219,6 +220,7 @@ type fakeRelay struct {
 	ticket string    // demanded at REGISTER; "": none
 	valid  uint32    // seconds, said in REGISTERED
 	hellos int
+	shown  string // the receipt of the latest REGISTER
 	agents []*registered
 }
 
@@ -294,11 +296,11 @@ func (r *fakeRelay) serve(sess transport.Session) {
 		sess.Close(code, "as the test wants it")
 		return
 	}
+	control.Write(wire.Registered{Valid: r.lasts()}.Append(wire.Welcome{Version: wire.MaxVersion}.Append(nil)))
 	own := &registered{sess, control, reg.Instance}
 	r.mu.Lock()
 	r.agents = append(r.agents, own)
 	r.mu.Unlock()
-	control.Write(wire.Registered{Valid: r.lasts()}.Append(wire.Welcome{Version: wire.MaxVersion}.Append(nil)))
 	for {
 		update, err := sess.AcceptStream(ctx)
 		if err != nil {
@@ -326,6 +328,7 @@ func (r *fakeRelay) serve(sess transport.Session) {
 func (r *fakeRelay) judge(reg wire.Register) wire.Code {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.shown = reg.Receipt
 	switch {
 	case r.ticket == "" || r.ticket == reg.Ticket:
 		return wire.CodeNone
@@ -346,6 +349,19 @@ func (r *fakeRelay) lasts() uint32 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.valid
+}
+
+// receipt returns what the latest REGISTER has shown.
+func (r *fakeRelay) receipt() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shown
+}
+
+// tell says something on every control stream, and waits until it is heard.
+func (r *fakeRelay) tell(frames ...[]byte) {
+	r.each(func(a *registered) { a.control.Write(bytes.Join(frames, nil)) })
+	time.Sleep(2 * oneWay)
 }
 
 // count returns how many connections are registered.
@@ -403,6 +419,9 @@ func (r *fakeRelay) bring(attachment uint64) transport.Stream {
 
 // drop closes every connection with a code.
 func (r *fakeRelay) drop(c wire.Code) {
+	r.mu.Lock()
+	r.shown = ""
+	r.mu.Unlock()
 	r.each(func(a *registered) { a.Close(c, "as the test wants it") })
 }
 

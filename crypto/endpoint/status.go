@@ -5,6 +5,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -22,6 +23,7 @@ type RelayStatus struct {
 	RTT         time.Duration `json:"rtt_ns"`                // round trip to the relay; 0 if unknown
 	Until       time.Time     `json:"ticket_until,omitzero"` // of an agent: when the ticket for the relay ends
 	Error       string        `json:"error,omitempty"`       // why it is not reachable, or not better
+	Limits      []LimitStatus `json:"limits,omitempty"`      // what the relay has said of them
 }
 
 // SessionStatus describes a device that is connected now.
@@ -90,7 +92,9 @@ func (p *place) status() RelayStatus {
 			s.Address = a.IP.String()
 		}
 	}
+	var limits [][]hop.Limit
 	for i, l := range p.links {
+		limits = append(limits, l.reg.Limits())
 		if protocol := l.sess.Protocol(); i == 0 {
 			s.Protocol = protocol
 		} else if protocol != s.Protocol {
@@ -98,6 +102,7 @@ func (p *place) status() RelayStatus {
 		}
 		s.RTT, s.Until = l.reg.RTT(), l.reg.Until() // of the latest
 	}
+	s.Limits = limitStatus(time.Now(), limits...)
 	if p.err != nil {
 		s.Error = p.err.Error()
 	}
@@ -154,13 +159,16 @@ func (d *Dialer) Status() DialerStatus {
 				s.Error = "UDP does not get through to the relay here, so streams go over TCP; QUIC is tried again every three minutes"
 			}
 		}
+		var limits [][]hop.Limit
 		for _, p := range append([]*path{d.path}, d.further...) {
+			limits = append(limits, p.attachment.Limits())
 			c := CarrierStatus{Protocol: p.hop.Protocol(), RTT: p.attachment.RTT()}
 			if p.link != nil {
 				c.BytesIn, c.BytesOut = p.link.Traffic()
 			}
 			s.Carriers = append(s.Carriers, c)
 		}
+		s.Limits = limitStatus(time.Now(), limits...)
 	}
 	if d.failure != nil {
 		s.Error = d.failure.Error()

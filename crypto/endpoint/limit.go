@@ -1,0 +1,207 @@
+package endpoint
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// LimitStatus is the relay's latest word on one of its limits.
+type LimitStatus struct {
+	Name  string    `json:"name"`          // of the code in transport/wire, such as "volume_limit"
+	Limit uint64    `json:"limit"`         // bit/s, bytes, or a number
+	Left  uint64    `json:"left"`          // of that, when the relay said it
+	Said  time.Time `json:"said"`          // when that was
+	Back  time.Time `json:"back,omitzero"` // when there will be more, if the relay knows
+	// Met: it has held something up, or ended it, within the last 30 s. A volume
+	// that is used up stays met.
+	Met  bool   `json:"met"`
+	Text string `json:"text"` // for people
+}
+
+const (
+	// limitFor is how long a limit counts as met after the relay has said so. A
+	// relay repeats that each 10 s.
+	limitFor = 30 * time.Second
+	// limitOld is when it matters how old a number is.
+	limitOld = 10 * time.Minute
+	// sayLimitEvery is the least pause between two lines about one limit.
+	sayLimitEvery = time.Minute
+	// volumeWarning is the share of a volume, in percent, that the log tells of.
+	volumeWarning = 80
+)
+
+// limitStatus merges what several connections to a relay have said: the latest
+// word on each limit counts.
+func limitStatus(now time.Time, said ...[]hop.Limit) []LimitStatus {
+	var latest []hop.Limit
+	for _, l := range slices.Concat(said...) {
+		i := slices.IndexFunc(latest, func(have hop.Limit) bool { return have.Code == l.Code })
+		switch {
+		case i < 0:
+			latest = append(latest, l)
+		case l.Received.After(latest[i].Received):
+			latest[i] = l
+		}
+	}
+	slices.SortFunc(latest, func(a, b hop.Limit) int { return cmp.Compare(a.Code, b.Code) })
+	var all []LimitStatus
+	for _, l := range latest {
+		all = append(all, LimitStatus{
+			Name: l.Code.String(), Limit: l.Limit.Limit, Left: l.Left, Said: l.Received, Back: limitBack(l),
+			Met: limitMet(l, now), Text: limitText(l, now),
+		})
+	}
+	return all
+}
+
+// limitBack is when there will be more; zero if the relay does not know.
+func limitBack(l hop.Limit) time.Time {
+	if l.RetryAfter == 0 {
+		return time.Time{}
+	}
+	return l.Received.Add(time.Duration(l.RetryAfter) * time.Second)
+}
+
+// limitMet reports whether a limit holds something up.
+func limitMet(l hop.Limit, now time.Time) bool {
+	if l.Code == wire.CodeVolumeLimit {
+		back := limitBack(l)
+		return l.Left == 0 && (back.IsZero() || now.Before(back))
+	}
+	return l.Left == 0 && now.Sub(l.Received) < limitFor
+}
+
+// limitText puts a limit into words.
+func limitText(l hop.Limit, now time.Time) string {
+	limit, left := l.Limit.Limit, min(l.Left, l.Limit.Limit)
+	used, fresh := limit-left, now.Sub(l.Received) < limitFor
+	reached := ""
+	if limitMet(l, now) {
+		reached = " (reached)"
+	}
+	switch l.Code {
+	case wire.CodeVolumeLimit:
+		return volumeText(l, now)
+	case wire.CodeRouteRate:
+		return "at most " + decimal(limit, "bit/s") + " for this server" + reached
+	case wire.CodeSessionRate:
+		return "at most " + decimal(limit, "bit/s") + " for each device" + reached
+	case wire.CodeEgressRate:
+		if reached != "" {
+			reached = " (busy now)"
+		}
+		return "the relay shares " + decimal(limit, "bit/s") + " among its servers" + reached
+	case wire.CodeSessionLimit:
+		if fresh {
+			return fmt.Sprintf("%d of %d devices at a time%s", used, limit, reached)
+		}
+		return fmt.Sprintf("at most %d devices at a time", limit)
+	case wire.CodeStreamLimit:
+		if fresh {
+			return fmt.Sprintf("%d of %d streams at a time%s", used, limit, reached)
+		}
+		return fmt.Sprintf("at most %d streams at a time", limit)
+	case wire.CodeRelayStreams:
+		if fresh {
+			return fmt.Sprintf("the relay forwards %d of %d streams%s", used, limit, reached)
+		}
+		return fmt.Sprintf("the relay forwards at most %d streams", limit)
+	case wire.CodeMemory:
+		if fresh {
+			return fmt.Sprintf("the relay has %s of %s of buffers left%s", decimal(left, "B"), decimal(limit, "B"), reached)
+		}
+		return fmt.Sprintf("the relay has %s of buffers", decimal(limit, "B"))
+	}
+	return l.Code.String()
+}
+
+// volumeText says what is left of a month's volume, and until when that has to
+// do. Months end in UTC.
+func volumeText(l hop.Limit, now time.Time) string {
+	limit, left := l.Limit.Limit, min(l.Left, l.Limit.Limit)
+	text := "nothing"
+	if left > 0 {
+		text = decimal(left, "B")
+	}
+	text += " of " + decimal(limit, "B") + " left"
+	if back := limitBack(l).UTC(); !limitBack(l).IsZero() {
+		if back.Sub(now) > 20*time.Hour {
+			text += " until " + back.Round(time.Hour).Format("2 January") // clocks differ
+		} else {
+			text += " until " + back.Round(time.Minute).Format("15:04 UTC")
+		}
+	}
+	switch age := now.Sub(l.Received); {
+	case left == 0 || age < limitOld:
+	case age < 2*time.Hour:
+		text += fmt.Sprintf(", as of %d min ago", age/time.Minute)
+	default:
+		text += fmt.Sprintf(", as of %d h ago", age/time.Hour)
+	}
+	return text
+}
+
+// decimal writes a number with a decimal prefix (SI), with three digits or four.
+func decimal(n uint64, unit string) string {
+	f, prefix := float64(n), 0
+	for f >= 999.95 && prefix < 6 {
+		f /= 1000
+		prefix++
+	}
+	digits := strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0")
+	return digits + " " + []string{"", "k", "M", "G", "T", "P", "E"}[prefix] + unit
+}
+
+// limitLog tells the log of limits that are met, once a minute at most for each,
+// and of most and all of a volume. It belongs to who has looked at it first.
+type limitLog struct {
+	said map[wire.Code]time.Time // when the log heard of it; nil before the first
+	used uint64                  // of the volume, in percent, that was told of
+}
+
+// look says what is new among limits, of the relay that where names.
+func (g *limitLog) look(log *slog.Logger, where string, limits []hop.Limit, now time.Time) {
+	for _, l := range limits {
+		if l.Code == wire.CodeVolumeLimit {
+			g.volume(log, where, l, now)
+			continue
+		}
+		if said := g.said[l.Code]; !limitMet(l, now) || !said.IsZero() && now.Sub(said) < sayLimitEvery {
+			continue
+		}
+		if g.said == nil {
+			g.said = make(map[wire.Code]time.Time)
+		}
+		g.said[l.Code] = now
+		log.Info("a limit of the relay is reached", "relay", where, "code", l.Code.String(), "limit", limitText(l, now))
+	}
+}
+
+func (g *limitLog) volume(log *slog.Logger, where string, l hop.Limit, now time.Time) {
+	limit := l.Limit.Limit
+	if limit == 0 {
+		return
+	}
+	used := uint64(100 * (1 - float64(min(l.Left, limit))/float64(limit)))
+	switch {
+	case l.Left == 0:
+		used = 100
+	case used < volumeWarning:
+		g.used = 0 // another month
+		return
+	default:
+		used = volumeWarning
+	}
+	if used > g.used {
+		log.Warn("most of what the relay forwards for this server in a month is used", "relay", where, "code", l.Code.String(), "limit", limitText(l, now))
+	}
+	g.used = used
+}
