@@ -78,6 +78,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"devices", "revoke"}, "name"},
 		{[]string{"open", "--listen", "8096", "--state", "x"}, "HOST:PORT"},
 		{[]string{"status", "--log-format", "xml"}, "--log-format"},
+		{[]string{"open", "--urgency", "now"}, "--urgency"},
 		{[]string{"status", "--log-level", "loud"}, "--log-level"},
 	} {
 		t.Run(strings.Join(tc.args, " "), func(t *testing.T) {
@@ -127,6 +128,8 @@ func TestRelayLine(t *testing.T) {
 		{endpoint.RelayStatus{Relay: "r.example:1", Address: "192.0.2.1", State: "leaving", Protocol: "QUIC, TCP", Connections: 3}, "r.example:1 (192.0.2.1) leaving since %, QUIC, TCP, 3 connections"},
 		{endpoint.RelayStatus{Relay: "r.example:1", State: "reachable", Protocol: "QUIC", Until: since}, "r.example:1 reachable since %, QUIC, ticket until " + when(since)},
 		{endpoint.RelayStatus{Relay: "r.example:1", State: "connecting", Error: "no"}, "r.example:1 connecting since %: no"},
+		{endpoint.RelayStatus{Relay: "r.example:1", State: "reachable", Limits: []endpoint.LimitStatus{{Text: "at most 20 Mbit/s for this server (reached)"}, {Text: "3 of 5 devices at a time"}}},
+			"r.example:1 reachable since %\nlimit\tat most 20 Mbit/s for this server (reached)\nlimit\t3 of 5 devices at a time"},
 	} {
 		c.status.Since = since
 		var b strings.Builder

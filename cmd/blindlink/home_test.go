@@ -209,3 +209,18 @@ func TestCrashedShare(t *testing.T) {
 	}
 	p.stop(t)
 }
+
+// TestBrokenReceipts: what relays have said is no reason not to start.
+func TestBrokenReceipts(t *testing.T) {
+	o := owned{newHome(t)}
+	if err := os.WriteFile(filepath.Join(o.dir, "receipts.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, nil, "share", "--relay", "127.0.0.1:9", "--to", "tcp://127.0.0.1:9", "--state", o.dir)
+	p.stderr.await(t, "begun anew")
+	p.stderr.await(t, "connecting")
+	if !o.status(t).Running {
+		t.Error("share does not run")
+	}
+	p.stop(t)
+}

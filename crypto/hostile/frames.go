@@ -55,6 +55,9 @@ var saids = []said{
 	{toAgent, wire.FrameRegistered, "REGISTERED, to the server"},
 	{toDevice, wire.FrameGoodbye, "GOODBYE, to the device"},
 	{toAgent, wire.FrameGoodbye, "GOODBYE, to the server"},
+	{toDevice, wire.FrameLimit, "LIMIT, to the device"},
+	{toAgent, wire.FrameLimit, "LIMIT, to the server"},
+	{toAgent, wire.FrameReceipt, "RECEIPT, to the server"},
 }
 
 // attacksInFrames lies in every frame of the relay's own.
@@ -64,6 +67,9 @@ func attacksInFrames() (all []attack) {
 	}
 	for _, s := range saids {
 		for _, l := range lies {
+			if s.t == wire.FrameReceipt && l.name == "too short" {
+				continue // an empty one is one
+			}
 			add("lie in a frame of the relay's own", s.name+": "+l.name, leaves(l.code), lyingTalk(s, func(st *end) []byte { return l.say(st, s.t) }))
 		}
 	}
@@ -75,7 +81,7 @@ func attacksInFrames() (all []attack) {
 	add("lie in a frame of the relay's own", saids[2].name+": another server's route", whole, lyingTalk(saids[2], func(*end) []byte { return other }))
 	for _, code := range wire.Codes() {
 		bye := wire.Goodbye{Code: code, Text: "\x1b[2J, it was your fault"}.Append(nil)
-		for _, s := range saids[3:] {
+		for _, s := range saids[3:5] {
 			add("say GOODBYE", s.name+": "+code.String(), leaves(code), lyingTalk(s, func(*end) []byte { return bye }))
 		}
 		refusal := reset(code)
@@ -87,6 +93,7 @@ func attacksInFrames() (all []attack) {
 			return place{index: chunks / 2}.on(kindRecord, func(f *flow, _ piece) { f.hop.reset(code) })
 		}, 0))
 	}
+	all = append(all, attacksInLimits()...)
 	for n := range 3 { // of control, of data, of the next data
 		for _, l := range lies {
 			add("lie in a frame of the relay's own", fmt.Sprintf("INCOMING, stream %d, to the server: %s", n, l.name), misled, incoming(n, l))

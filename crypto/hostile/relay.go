@@ -147,12 +147,18 @@ func (r *relay) agent(home int, route wire.Route) func(*connection) error {
 	}
 }
 
-// leave says a GOODBYE if a hook wants one: an honest relay has no reason.
+// leave says a LIMIT, a RECEIPT and a GOODBYE if a hook wants one: this honest
+// relay has no reason.
 func (r *relay) leave(control *end, to listener) error {
 	if r.says == nil {
 		return nil
 	}
-	return r.speak(control, to, wire.FrameGoodbye, nil)
+	for _, t := range []wire.FrameType{wire.FrameLimit, wire.FrameReceipt, wire.FrameGoodbye} {
+		if err := r.speak(control, to, t, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // device serves a device's connection.
