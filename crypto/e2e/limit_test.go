@@ -59,7 +59,7 @@ func TestVolumeLimit(t *testing.T) {
 // TestLimitsOfStreams refuses what a relay has no room for: a session fails at
 // once, a stream of one that stands after a few more attempts.
 func TestLimitsOfStreams(t *testing.T) {
-	for _, code := range []wire.Code{wire.CodeMemory, wire.CodeSessionLimit, wire.CodeStreamLimit, wire.CodeRelayStreams} {
+	for _, code := range []wire.Code{wire.CodeMemory, wire.CodeDeviceLimit, wire.CodeStreamLimit, wire.CodeRelayStreams} {
 		inWorld(t, func(t *testing.T, w *world) {
 			refuse := func(_ int, d, a Stream) { d.Reset(code); a.Reset(code) }
 			id := w.allow(newIdentity(t))

@@ -30,8 +30,6 @@ const (
 	// limitFor is how long a limit counts as met after the relay has said so. A
 	// relay repeats that each 10 s.
 	limitFor = 30 * time.Second
-	// limitOld is when it matters how old a number is.
-	limitOld = 10 * time.Minute
 	// sayLimitEvery is the least pause between two lines about one limit.
 	sayLimitEvery = time.Minute
 	// volumeWarning is the share of a volume, in percent, that the log tells of.
@@ -91,15 +89,15 @@ func limitText(l hop.Limit, now time.Time) string {
 	case wire.CodeVolumeLimit:
 		return volumeText(l, now)
 	case wire.CodeRouteRate:
-		return "at most " + decimal(limit, "bit/s") + " for this server" + reached
-	case wire.CodeSessionRate:
-		return "at most " + decimal(limit, "bit/s") + " for each device" + reached
+		return "at most " + rate(limit) + " for this server" + reached
+	case wire.CodeDeviceRate:
+		return "at most " + rate(limit) + " for each device" + reached
 	case wire.CodeEgressRate:
 		if reached != "" {
 			reached = " (busy now)"
 		}
-		return "the relay shares " + decimal(limit, "bit/s") + " among its servers" + reached
-	case wire.CodeSessionLimit:
+		return "the relay shares " + rate(limit) + " among its servers" + reached
+	case wire.CodeDeviceLimit:
 		if fresh {
 			return fmt.Sprintf("%d of %d devices at a time%s", used, limit, reached)
 		}
@@ -116,9 +114,9 @@ func limitText(l hop.Limit, now time.Time) string {
 		return fmt.Sprintf("the relay forwards at most %d streams", limit)
 	case wire.CodeMemory:
 		if fresh {
-			return fmt.Sprintf("the relay has %s of %s of buffers left%s", decimal(left, "B"), decimal(limit, "B"), reached)
+			return fmt.Sprintf("the relay has %s of %s of buffers left%s", size(left), size(limit), reached)
 		}
-		return fmt.Sprintf("the relay has %s of buffers", decimal(limit, "B"))
+		return fmt.Sprintf("the relay has %s of buffers", size(limit))
 	}
 	return l.Code.String()
 }
@@ -126,38 +124,46 @@ func limitText(l hop.Limit, now time.Time) string {
 // volumeText says what is left of a month's volume, and until when that has to
 // do. Months end in UTC.
 func volumeText(l hop.Limit, now time.Time) string {
-	limit, left := l.Limit.Limit, min(l.Left, l.Limit.Limit)
+	limit, left, back := l.Limit.Limit, min(l.Left, l.Limit.Limit), limitBack(l)
+	if !back.IsZero() && !now.Before(back) {
+		return size(limit) + " a month" // another one has begun
+	}
 	text := "nothing"
 	if left > 0 {
-		text = decimal(left, "B")
+		text = size(left)
 	}
-	text += " of " + decimal(limit, "B") + " left"
-	if back := limitBack(l).UTC(); !limitBack(l).IsZero() {
-		if back.Sub(now) > 20*time.Hour {
-			text += " until " + back.Round(time.Hour).Format("2 January") // clocks differ
-		} else {
-			text += " until " + back.Round(time.Minute).Format("15:04 UTC")
-		}
-	}
-	switch age := now.Sub(l.Received); {
-	case left == 0 || age < limitOld:
-	case age < 2*time.Hour:
-		text += fmt.Sprintf(", as of %d min ago", age/time.Minute)
+	text += " of " + size(limit) + " left"
+	switch {
+	case back.IsZero():
+	case back.Sub(now) > 20*time.Hour:
+		text += " until " + back.UTC().Round(time.Hour).Format("2 January") // clocks differ
 	default:
-		text += fmt.Sprintf(", as of %d h ago", age/time.Hour)
+		text += " until " + back.UTC().Round(time.Minute).Format("15:04 UTC")
 	}
 	return text
 }
 
-// decimal writes a number with a decimal prefix (SI), with three digits or four.
-func decimal(n uint64, unit string) string {
-	f, prefix := float64(n), 0
-	for f >= 999.95 && prefix < 6 {
-		f /= 1000
-		prefix++
+// rate writes bits per second.
+func rate(n uint64) string { return scaled(n, 1000, "") + "bit/s" }
+
+// size writes bytes, in the units in which an operator sets them.
+func size(n uint64) string { return scaled(n, 1024, "i") + "B" }
+
+// scaled writes a number with a prefix, decimal (SI) or binary (IEC 80000-13).
+func scaled(n uint64, factor float64, binary string) string {
+	prefixes := []string{"", "k", "M", "G", "T", "P", "E"}
+	if binary != "" {
+		prefixes[1] = "K"
 	}
-	digits := strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0")
-	return digits + " " + []string{"", "k", "M", "G", "T", "P", "E"}[prefix] + unit
+	f, i := float64(n), 0
+	for f >= factor-0.05 && i < len(prefixes)-1 { // what would be written as 1000.0
+		f /= factor
+		i++
+	}
+	if i == 0 {
+		binary = ""
+	}
+	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + prefixes[i] + binary
 }
 
 // limitLog tells the log of limits that are met, once a minute at most for each,

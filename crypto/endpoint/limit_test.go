@@ -25,28 +25,27 @@ func TestLimitText(t *testing.T) {
 		met         bool
 		want        string
 	}{
-		{wire.CodeVolumeLimit, 100e9, 12_345_678_901, month, 0, false, "12.3 GB of 100 GB left until 1 December"},
-		{wire.CodeVolumeLimit, 100e9, 12_345_678_901, month - 90, 0, false, "12.3 GB of 100 GB left until 1 December"},
-		{wire.CodeVolumeLimit, 100e9, 12_345_678_901, month, 12 * time.Minute, false, "12.3 GB of 100 GB left until 1 December, as of 12 min ago"},
-		{wire.CodeVolumeLimit, 100e9, 12_345_678_901, month, 5 * time.Hour, false, "12.3 GB of 100 GB left until 1 December, as of 5 h ago"},
-		{wire.CodeVolumeLimit, 2e12, 0, month, time.Hour, true, "nothing of 2 TB left until 1 December"},
-		{wire.CodeVolumeLimit, 2e12, 0, 50_400, time.Hour, true, "nothing of 2 TB left until 00:00 UTC"},
-		{wire.CodeVolumeLimit, 2e12, 0, 0, time.Hour, true, "nothing of 2 TB left"},
+		{wire.CodeVolumeLimit, 100 << 30, 12_345_678_901, month, 5 * time.Hour, false, "11.5 GiB of 100 GiB left until 1 December"},
+		{wire.CodeVolumeLimit, 100 << 30, 12_345_678_901, month - 90, 0, false, "11.5 GiB of 100 GiB left until 1 December"},
+		{wire.CodeVolumeLimit, 2 << 40, 0, month, time.Hour, true, "nothing of 2 TiB left until 1 December"},
+		{wire.CodeVolumeLimit, 2 << 40, 0, 50_400, time.Hour, true, "nothing of 2 TiB left until 00:00 UTC"},
+		{wire.CodeVolumeLimit, 2 << 40, 0, month, 19 * 24 * time.Hour, false, "2 TiB a month"},
+		{wire.CodeVolumeLimit, 2 << 40, 0, 0, time.Hour, true, "nothing of 2 TiB left"},
 		{wire.CodeRouteRate, 20e6, 20e6, 0, 0, false, "at most 20 Mbit/s for this server"},
 		{wire.CodeRouteRate, 20e6, 0, 0, 10 * time.Second, true, "at most 20 Mbit/s for this server (reached)"},
 		{wire.CodeRouteRate, 20e6, 0, 0, limitFor, false, "at most 20 Mbit/s for this server"},
-		{wire.CodeSessionRate, 999_960, 0, 0, 0, true, "at most 1 Mbit/s for each device (reached)"},
+		{wire.CodeDeviceRate, 999_960, 0, 0, 0, true, "at most 1 Mbit/s for each device (reached)"},
 		{wire.CodeEgressRate, 900e6, 0, 0, 0, true, "the relay shares 900 Mbit/s among its servers (busy now)"},
 		{wire.CodeEgressRate, 2_500e6, 1, 0, 0, false, "the relay shares 2.5 Gbit/s among its servers"},
-		{wire.CodeSessionLimit, 5, 2, 0, 0, false, "3 of 5 devices at a time"},
-		{wire.CodeSessionLimit, 5, 0, 0, 0, true, "5 of 5 devices at a time (reached)"},
-		{wire.CodeSessionLimit, 5, 0, 0, time.Hour, false, "at most 5 devices at a time"},
+		{wire.CodeDeviceLimit, 5, 2, 0, 0, false, "3 of 5 devices at a time"},
+		{wire.CodeDeviceLimit, 5, 0, 0, 0, true, "5 of 5 devices at a time (reached)"},
+		{wire.CodeDeviceLimit, 5, 0, 0, time.Hour, false, "at most 5 devices at a time"},
 		{wire.CodeStreamLimit, 100, 99, 0, 0, false, "1 of 100 streams at a time"},
 		{wire.CodeStreamLimit, 100, 99, 0, time.Hour, false, "at most 100 streams at a time"},
 		{wire.CodeRelayStreams, 1000, 0, 0, 0, true, "the relay forwards 1000 of 1000 streams (reached)"},
 		{wire.CodeRelayStreams, 1000, 0, 0, time.Hour, false, "the relay forwards at most 1000 streams"},
-		{wire.CodeMemory, 512e6, 0, 0, 0, true, "the relay has 0 B of 512 MB of buffers left (reached)"},
-		{wire.CodeMemory, 512e6, 0, 0, time.Hour, false, "the relay has 512 MB of buffers"},
+		{wire.CodeMemory, 512 << 20, 0, 0, 0, true, "the relay has 0 B of 512 MiB of buffers left (reached)"},
+		{wire.CodeMemory, 512 << 20, 0, 0, time.Hour, false, "the relay has 512 MiB of buffers"},
 		{wire.CodeStreamLimit, 3, 1 << 63, 0, 0, false, "0 of 3 streams at a time"}, // a lie
 		{wire.CodeRouteRate, 1<<64 - 1, 0, 0, 0, true, "at most 18.4 Ebit/s for this server (reached)"},
 	} {
@@ -65,9 +64,9 @@ func TestLimitStatus(t *testing.T) {
 		return hop.Limit{Limit: wire.Limit{Code: code, Limit: 9, Left: left, RetryAfter: 60}, Received: at.Add(after)}
 	}
 	got := limitStatus(at.Add(2*time.Second),
-		[]hop.Limit{said(wire.CodeSessionLimit, 1, time.Second), said(wire.CodeRouteRate, 1, 0)}, nil,
-		[]hop.Limit{said(wire.CodeSessionLimit, 2, 0), said(wire.CodeRouteRate, 0, time.Second)})
-	if len(got) != 2 || got[0].Name != "session_limit" || got[0].Left != 1 || got[0].Met ||
+		[]hop.Limit{said(wire.CodeDeviceLimit, 1, time.Second), said(wire.CodeRouteRate, 1, 0)}, nil,
+		[]hop.Limit{said(wire.CodeDeviceLimit, 2, 0), said(wire.CodeRouteRate, 0, time.Second)})
+	if len(got) != 2 || got[0].Name != "device_limit" || got[0].Left != 1 || got[0].Met ||
 		got[1].Name != "route_rate" || got[1].Left != 0 || !got[1].Met || !got[1].Back.Equal(at.Add(61*time.Second)) {
 		t.Errorf("got %+v", got)
 	}
@@ -149,13 +148,13 @@ func TestAgentLimits(t *testing.T) {
 			t.Errorf("before the first: %+v", got)
 		}
 		relays[1].tell(
-			wire.Limit{Code: wire.CodeVolumeLimit, Limit: 100e9, Left: 10e9}.Append(nil),
+			wire.Limit{Code: wire.CodeVolumeLimit, Limit: 100 << 30, Left: 10 << 30}.Append(nil),
 			wire.Limit{Code: 0x7777}.Append(nil), wire.Limit{Code: wire.CodeRouteRate, Limit: 20e6}.Append(nil))
 		status := a.Status().Relays
 		if status[0].Limits != nil || len(status[1].Limits) != 2 {
 			t.Fatalf("the limits are %+v", status)
 		}
-		for i, want := range []string{"10 GB of 100 GB left", "at most 20 Mbit/s for this server (reached)"} {
+		for i, want := range []string{"10 GiB of 100 GiB left", "at most 20 Mbit/s for this server (reached)"} {
 			if got := status[1].Limits[i]; got.Text != want {
 				t.Errorf("limit %d is %+v, want %q", i, got, want)
 			}

@@ -14,6 +14,7 @@ import (
 	"github.com/blindrelay/blindrelay/crypto/endpoint"
 	"github.com/blindrelay/blindrelay/crypto/pair"
 	"github.com/blindrelay/blindrelay/relay"
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -33,23 +34,18 @@ type house struct {
 // the device leaves, and anything else with "film".
 func live(t *testing.T, f func(*house)) {
 	t.Helper()
+	liveWithin(t, relay.Limits{}, f)
+}
+
+// liveWithin is live with limits of the relay.
+func liveWithin(t *testing.T, limits relay.Limits, f func(*house)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		h := &house{world: newWorld(t, 40*time.Millisecond, 20*time.Millisecond)}
+		h.limits, h.receipts = limits, admit.NewReceipts([32]byte{3})
 		h.relay, h.stopRelay = h.startRelay()
 		h.home, h.agent = h.startAgent(nil)
-		go http.Serve(h.agent.Listen(), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path != "/endless" {
-				io.WriteString(w, "film")
-				return
-			}
-			rc := http.NewResponseController(w)
-			for r.Context().Err() == nil {
-				w.Write(make([]byte, 1000))
-				rc.Flush()
-				time.Sleep(10 * time.Millisecond)
-			}
-			h.cancelled.Add(1)
-		}))
+		go http.Serve(h.agent.Listen(), h)
 		h.dialer = h.newDevice(h.home, h.agent)
 		h.client = &http.Client{Transport: &http.Transport{DialContext: h.dialer.DialContext}}
 		f(h)
@@ -60,6 +56,21 @@ func live(t *testing.T, f func(*house)) {
 		h.stopRelay()
 		time.Sleep(time.Minute) // quic-go forgets closed connections by timers
 	})
+}
+
+// ServeHTTP is the media server.
+func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/endless" {
+		io.WriteString(w, "film")
+		return
+	}
+	rc := http.NewResponseController(w)
+	for r.Context().Err() == nil {
+		w.Write(make([]byte, 1000))
+		rc.Flush()
+		time.Sleep(10 * time.Millisecond)
+	}
+	h.cancelled.Add(1)
 }
 
 func (h *house) get() error {

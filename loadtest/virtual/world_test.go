@@ -39,6 +39,8 @@ type world struct {
 	cert         tls.Certificate
 	at           wire.Relay
 	carriers     int // as in endpoint.DialerConfig
+	limits       relay.Limits
+	receipts     *admit.Receipts
 }
 
 // newWorld makes a network on which the round trip is device between device
@@ -91,6 +93,8 @@ func (w *world) startRelayBehind(between func(relay.Listener) relay.Listener) (r
 	r, err = relay.New(relay.Config{
 		Admit:        admit.Open{},
 		BufferMemory: 64 << 20,
+		Limits:       w.limits,
+		Receipts:     w.receipts,
 	})
 	if err != nil {
 		w.t.Fatal(err)
