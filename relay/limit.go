@@ -2,7 +2,6 @@ package relay
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/blindrelay/blindrelay/relay/admit"
@@ -140,23 +139,4 @@ func (l *limit) give(from netip.Prefix) {
 	if l.of[from]--; l.of[from] == 0 {
 		delete(l.of, from)
 	}
-}
-
-// sourceOf returns what counts as one address: an IPv4 address, and of IPv6 a
-// /56, which one household has (RFC 6177, section 2). Loopback is none: what
-// comes from this machine is a test or stands for many others.
-func sourceOf(addr net.Addr) netip.Prefix {
-	a, ok := addr.(interface{ AddrPort() netip.AddrPort })
-	if !ok {
-		return netip.Prefix{}
-	}
-	ip := a.AddrPort().Addr().Unmap().WithZone("")
-	if !ip.IsValid() || ip.IsLoopback() {
-		return netip.Prefix{}
-	}
-	bits := 56
-	if ip.Is4() {
-		bits = 32
-	}
-	return netip.PrefixFrom(ip, bits).Masked()
 }

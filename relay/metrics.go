@@ -85,8 +85,8 @@ func newMetrics() *metrics {
 	m.all = append(m.all, sessions, m.streams, bytes("up", &m.bytesUp), bytes("down", &m.bytesDown))
 
 	m.sessionsEnded = byCode("blindrelay_sessions_ended_total", "Connections of endpoints that ended, by code.", wire.Codes()...)
-	m.handshakes = byCode("blindrelay_handshakes_failed_total", "Connection attempts that came to nothing, by code: version is another protocol (ALPN), silent anything else.",
-		wire.CodeVersion, wire.CodeSilent)
+	m.handshakes = byCode("blindrelay_handshakes_failed_total", "Connection attempts that came to nothing, by code: version is another protocol (ALPN), handshake_limit those that were not let begin, silent anything else.",
+		wire.CodeVersion, wire.CodeHandshakeLimit, wire.CodeSilent)
 	m.streamsOpened = counter("blindrelay_streams_opened_total", "Streams that were joined to an agent.")
 	m.streamsRefused = byCode("blindrelay_streams_refused_total", "Streams that were not joined to an agent, by code.", wire.Codes()...)
 	m.limitsTold = byCode("blindrelay_limits_told_total", "Times that an endpoint was told of a limit, by code.",

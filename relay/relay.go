@@ -160,7 +160,7 @@ func (r *Relay) Serve(ctx context.Context, ln Listener) error {
 // start runs a session in a goroutine of its own, so that nothing holds up the
 // accept loop.
 func (r *Relay) start(ts transport.Session) {
-	s := &session{relay: r, Session: ts, attachment: rand.Uint64(), source: sourceOf(ts.RemoteAddr())}
+	s := &session{relay: r, Session: ts, attachment: rand.Uint64(), source: transport.SourceOf(ts.RemoteAddr())}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	r.mu.Lock()
 	if r.leaving {

@@ -28,6 +28,17 @@ func (f *failures) add(c wire.Code) {
 	f.codes = append(f.codes, c)
 }
 
+func (f *failures) count(code wire.Code) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, c := range f.codes {
+		if c == code {
+			n++
+		}
+	}
+	return n
+}
+
 // expect waits until all connections are forgotten and compares.
 func (f *failures) expect(t *testing.T, want ...wire.Code) {
 	t.Helper()
@@ -207,7 +218,7 @@ func TestRetry(t *testing.T) {
 		cancel()
 		dials.Wait()
 		w.cut(false)
-		if n := w.ln.attempts.Load(); n != calmHandshakes {
+		if n := w.ln.handshakes.UnderWay(); n != calmHandshakes {
 			t.Errorf("%d handshakes are under way, want %d", n, calmHandshakes)
 		}
 		start := time.Now()
@@ -216,7 +227,7 @@ func TestRetry(t *testing.T) {
 			t.Errorf("a handshake with a Retry took %v, want 2 round trips and the way of its end", d)
 		}
 		time.Sleep(time.Minute)
-		if n := w.ln.attempts.Load(); n != 0 {
+		if n := w.ln.handshakes.UnderWay(); n != 0 {
 			t.Errorf("%d handshakes are left", n)
 		}
 		failed.mu.Lock()

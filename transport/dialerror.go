@@ -48,7 +48,9 @@ func dialError(relay wire.Relay, err error) error {
 		case te.ErrorCode == alertNoApplicationProtocol:
 			return fmt.Errorf("relay %s: what answers there does not speak %s (another service on this port, or a relay of another major version)", relay.Addr, wire.ALPN)
 		case te.ErrorCode == quic.ConnectionRefused:
-			return fmt.Errorf("relay %s refuses connections now, it may be overloaded or about to stop", relay.Addr)
+			// A relay that stops says the same, and what is said here is true of it.
+			return fmt.Errorf("relay %s refuses connections now, it limits how many come at a time or is about to stop: %w", relay.Addr,
+				&wire.ClosedError{Code: wire.CodeHandshakeLimit, Remote: true})
 		case te.ErrorCode.IsCryptoError() && !te.Remote && !relay.Pinned():
 			return fmt.Errorf("relay %s: its certificate is not publicly trusted for this name; use the address line with #PIN that `blindrelay serve` prints: %v", relay.Addr, err)
 		}

@@ -28,8 +28,12 @@ type ListenConfig struct {
 	// ResetKey signs stateless resets, TokenKey address validation tokens.
 	// Both must be the same after a restart.
 	ResetKey, TokenKey [32]byte
+	// Handshakes bounds handshakes. All listeners of a relay share one. Nil: this
+	// listener has its own, with the defaults.
+	Handshakes *Handshakes
 	// Failed is called for each connection attempt that came to nothing, with
-	// wire.CodeVersion if the client speaks another protocol (ALPN) and
+	// wire.CodeVersion if the client speaks another protocol (ALPN),
+	// wire.CodeHandshakeLimit if Handshakes did not let it begin, and
 	// wire.CodeSilent otherwise. It may be nil and must not block.
 	Failed func(wire.Code)
 }
@@ -37,50 +41,56 @@ type ListenConfig struct {
 // Listener accepts sessions on all sockets of a relay.
 type Listener struct {
 	*shown
+	*queue
 	transports []*quic.Transport
 	listeners  []*quic.Listener
-	// sessions: sent to by the accept goroutines, one for each socket; closed
-	// by nobody, emptied by Stop. Its room outlasts quic-go's own queue of 32
-	// handshakes, which refuses what comes when it is full.
-	sessions chan Session
-	attempts atomic.Int64  // handshakes under way
-	done     chan struct{} // closed by Close
-	closing  sync.Once
-	wait     sync.WaitGroup
+	handshakes *Handshakes
+	failed     func(wire.Code)
+	wait       sync.WaitGroup // goroutines that accept
 }
-
-const acceptQueue = 1024
-
-// calmHandshakes is how many handshakes may be under way before further clients
-// must show first that they receive at the address that they send from (Retry,
-// RFC 9000, section 8.1.2), which costs them a round trip and the relay nothing.
-// A handshake costs some 70 KiB for up to 5 s, and who forges addresses could
-// begin any number of them.
-const calmHandshakes = 128
 
 // attempt is a connection from its first packet on.
 type attempt struct {
-	code     atomic.Uint32 // why it fails, if it does
-	accepted func() bool   // stops the failure report
+	code      atomic.Uint32 // why it fails, if it does
+	handshake *handshake
+	accepted  func() bool // stops the report of a failure
+}
+
+func newAttempt(h *handshake) *attempt {
+	a := &attempt{handshake: h}
+	a.code.Store(uint32(wire.CodeSilent))
+	return a
 }
 
 type attemptKey struct{}
 
 // Listen starts to accept connections. The listener does not own the sockets.
 func Listen(cfg ListenConfig) (*Listener, error) {
-	l := &Listener{shown: show(cfg.Certificate), sessions: make(chan Session, acceptQueue), done: make(chan struct{})}
+	l := &Listener{
+		shown: show(cfg.Certificate), queue: newQueue(acceptQueue),
+		handshakes: cfg.Handshakes, failed: cfg.Failed,
+	}
+	if l.handshakes == nil {
+		l.handshakes = NewHandshakes(HandshakeLimits{})
+	}
+	if l.failed == nil {
+		l.failed = func(wire.Code) {}
+	}
 	conf := RelayWindows().config()
 	conf.MaxIdleTimeout = RelayIdle
 	tlsConf := serverTLS(l.shown)
 	for _, s := range cfg.Sockets {
+		d := &door{opened: make(chan struct{}), waiting: 1}
 		tr := &quic.Transport{
 			Conn:                  s.Conn,
 			ConnectionIDLength:    connIDLen,
 			ConnectionIDGenerator: s.IDs,
 			StatelessResetKey:     (*quic.StatelessResetKey)(&cfg.ResetKey),
 			TokenGeneratorKey:     (*quic.TokenGeneratorKey)(&cfg.TokenKey),
-			VerifySourceAddress:   func(net.Addr) bool { return l.attempts.Load() >= calmHandshakes },
-			ConnContext:           l.watchAttempts(cfg.Failed),
+			VerifySourceAddress:   l.handshakes.doubts,
+			ConnContext: func(ctx context.Context, c *quic.ClientInfo) (context.Context, error) {
+				return l.begin(ctx, c, d)
+			},
 		}
 		l.transports = append(l.transports, tr)
 		ln, err := tr.Listen(tlsConf, conf)
@@ -89,8 +99,9 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 			return nil, err
 		}
 		l.listeners = append(l.listeners, ln)
-		l.wait.Add(1)
-		go l.accept(ln)
+		d.ln = ln
+		l.wait.Go(func() { l.accept(d) })
+		close(d.opened)
 	}
 	return l, nil
 }
@@ -131,78 +142,61 @@ func serverTLS(cert *shown) *tls.Config {
 	return c
 }
 
-func (l *Listener) watchAttempts(failed func(wire.Code)) func(context.Context, *quic.ClientInfo) (context.Context, error) {
-	return func(ctx context.Context, _ *quic.ClientInfo) (context.Context, error) {
-		a := &attempt{}
-		a.code.Store(uint32(wire.CodeSilent))
-		l.attempts.Add(1)
-		a.accepted = context.AfterFunc(ctx, func() {
-			l.attempts.Add(-1)
-			if failed != nil {
-				failed(wire.Code(a.code.Load()))
-			}
-		})
-		return context.WithValue(ctx, attemptKey{}, a), nil
+// errTooMany refuses a connection: quic-go keeps nothing of it and answers with
+// CONNECTION_REFUSED, or not at all when it has many to answer.
+var errTooMany = errors.New("no more handshakes now")
+
+// begin is called for each new connection before anything is kept of it.
+func (l *Listener) begin(ctx context.Context, c *quic.ClientInfo, d *door) (context.Context, error) {
+	if !l.take() {
+		l.failed(wire.CodeHandshakeLimit)
+		return nil, errTooMany
 	}
+	h, ok := l.handshakes.begin(c.RemoteAddr, c.AddrVerified)
+	if !ok {
+		l.give()
+		l.failed(wire.CodeHandshakeLimit)
+		return nil, errTooMany
+	}
+	if d.began() {
+		l.wait.Go(func() { l.accept(d) })
+	}
+	a := newAttempt(h)
+	a.accepted = context.AfterFunc(ctx, func() {
+		d.ended()
+		h.end(false)
+		l.give()
+		l.failed(wire.Code(a.code.Load()))
+	})
+	return context.WithValue(ctx, attemptKey{}, a), nil
 }
 
-func (l *Listener) accept(ln *quic.Listener) {
-	defer l.wait.Done()
-	for {
-		conn, err := ln.Accept(context.Background())
+// accept puts the connections that come in at a door into the queue.
+func (l *Listener) accept(d *door) {
+	for again := true; again; again = d.again() {
+		conn, err := d.accept()
 		if err != nil {
 			return
 		}
-		if a, ok := conn.Context().Value(attemptKey{}).(*attempt); ok && a.accepted() {
-			l.attempts.Add(-1)
+		if a := conn.Context().Value(attemptKey{}).(*attempt); a.accepted() {
+			d.ended()
+			a.handshake.end(true)
+			l.put(quicSession{conn: conn, heard: newHeard(conn, KeepAlive)})
 		}
-		s := quicSession{conn: conn, heard: newHeard(conn, KeepAlive)}
-		select {
-		case <-l.done:
-			l.refuse(s)
-			continue // until quic-go's queue is empty
-		default:
-		}
-		select {
-		case l.sessions <- s:
-		case <-l.done:
-			l.refuse(s)
-		}
-	}
-}
-
-// refuse ends a session that came too late.
-func (l *Listener) refuse(s Session) { s.Close(wire.CodeShutdown, "the relay is going down") }
-
-// Accept returns the next session, net.ErrClosed after Stop.
-func (l *Listener) Accept(ctx context.Context) (Session, error) {
-	select {
-	case s := <-l.sessions:
-		return s, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 }
 
 // Stop accepts no further session; those that Accept returned go on, all
 // others are closed with wire.CodeShutdown.
 func (l *Listener) Stop() error {
-	l.closing.Do(func() { close(l.done) })
+	l.stop()
 	var errs []error
 	for _, ln := range l.listeners {
 		errs = append(errs, ln.Close())
 	}
 	l.wait.Wait()
-	for {
-		select {
-		case s := <-l.sessions:
-			l.refuse(s)
-		default:
-			return errors.Join(errs...)
-		}
-	}
+	l.empty()
+	return errors.Join(errs...)
 }
 
 // Close stops accepting and ends every session without a word: who wants to

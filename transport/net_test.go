@@ -153,7 +153,7 @@ func (w *world) listen() {
 	}
 	w.ln = ln
 	w.tcpNet = transporttest.NewTCPNetwork(relayAddr, oneWay)
-	w.tcpLn = ListenTCP(TCPListenConfig{Socket: w.tcpNet, Certificate: w.cfg.Certificate, Failed: w.cfg.Failed})
+	w.tcpLn = ListenTCP(TCPListenConfig{Socket: w.tcpNet, Certificate: w.cfg.Certificate, Handshakes: w.cfg.Handshakes, Failed: w.cfg.Failed})
 }
 
 // connect dials over the world's carrier.

@@ -80,9 +80,9 @@ func TestRaceLoser(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		w.tcpLn.sessions.mu.Lock()
-		defer w.tcpLn.sessions.mu.Unlock()
-		if n := len(w.tcpLn.sessions.live); n != 0 {
+		w.tcpLn.running.mu.Lock()
+		defer w.tcpLn.running.mu.Unlock()
+		if n := len(w.tcpLn.running.live); n != 0 {
 			t.Errorf("%d sessions over TCP are left at the relay", n)
 		}
 	})

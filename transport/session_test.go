@@ -212,10 +212,6 @@ func TestDialerClose(t *testing.T) {
 func TestStop(t *testing.T) {
 	carriers(t, func(w *world) {
 		t := w.t
-		// With room for one session the others wait in the accept goroutine and
-		// in quic-go's queue.
-		w.ln.sessions = make(chan Session, 1)
-		w.tcpLn.accepted = make(chan Session, 1)
 		cert := transporttest.Certificate(t)
 		endpoint, relay := w.dial(&cert)
 		var waiting []Session // that nobody has accepted

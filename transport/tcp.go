@@ -84,7 +84,10 @@ func tcpDialError(relay wire.Relay, err error) error {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return fmt.Errorf("relay %s does not answer over TCP: %w", addr, context.DeadlineExceeded)
 	}
-	return fmt.Errorf("relay %s over TCP: %w", addr, lostTCP(err))
+	if lost := lostTCP(err); !lost.Reset {
+		return fmt.Errorf("relay %s over TCP: %w", addr, lost)
+	}
+	return fmt.Errorf("relay %s cut the TCP connection before the handshake was done: it limits how many come at a time, is about to stop, or is no relay", addr)
 }
 
 // tcpSessions are the sessions of a dialer or a listener, which end with it.

@@ -229,7 +229,7 @@ func TestTCPDeaf(t *testing.T) {
 			t.Errorf("the running Write returns %v after %v", err, time.Since(start))
 		}
 		s.Close(wire.CodeNone, "")
-		w.tcpLn.sessions.close() // waits for its goroutines
+		w.tcpLn.running.close() // waits for its goroutines
 		if d := time.Since(start); d > linger {
 			t.Errorf("the session took %v to end", d)
 		}
@@ -479,7 +479,9 @@ func TestTCPCutWhileSending(t *testing.T) {
 // those that go on, and cuts those that say nothing.
 func TestTCPHandshakes(t *testing.T) {
 	var failed failures
-	simulate(t, func(c *ListenConfig) { c.Failed = failed.add }, func(w *world) {
+	simulate(t, func(c *ListenConfig) {
+		c.Failed, c.Handshakes = failed.add, NewHandshakes(HandshakeLimits{Max: -1, MaxPerAddress: -1, Rate: -1, RatePerAddress: -1})
+	}, func(w *world) {
 		w.tcp = true
 		silent := make([]net.Conn, tcpHandshakes+10)
 		var dials sync.WaitGroup

@@ -17,8 +17,9 @@ import (
 type TCPListenConfig struct {
 	Socket      net.Listener    // owned by the listener from then on
 	Certificate tls.Certificate // SetCertificate replaces it
-	// Failed is called as that of ListenConfig.
-	Failed func(wire.Code)
+	// Handshakes and Failed are those of ListenConfig.
+	Handshakes *Handshakes
+	Failed     func(wire.Code)
 }
 
 // tcpHandshakes is how many TLS handshakes may be under way. A new one pushes
@@ -29,15 +30,13 @@ const tcpHandshakes = 256
 // TCPListener accepts sessions over TLS on TCP.
 type TCPListener struct {
 	*shown
+	*queue
 	cfg     TCPListenConfig
 	tlsConf *tls.Config
-	// sent to by the handshakes' goroutines, closed by nobody, emptied by Stop
-	accepted chan Session
-	done     chan struct{} // closed by Stop
-	stopping sync.Once
-	stopErr  error
-	wait     sync.WaitGroup // accept and the handshakes
-	sessions tcpSessions
+	ending  sync.Once
+	stopErr error
+	wait    sync.WaitGroup // accept and the handshakes
+	running tcpSessions
 
 	mu     sync.Mutex
 	oldest list.List // of net.Conn in a handshake, the oldest in front
@@ -45,11 +44,11 @@ type TCPListener struct {
 
 // ListenTCP starts to accept connections.
 func ListenTCP(cfg TCPListenConfig) *TCPListener {
-	l := &TCPListener{
-		shown: show(cfg.Certificate), cfg: cfg,
-		accepted: make(chan Session, acceptQueue), done: make(chan struct{}),
-	}
+	l := &TCPListener{shown: show(cfg.Certificate), queue: newQueue(acceptQueue), cfg: cfg}
 	l.tlsConf = serverTLS(l.shown)
+	if l.cfg.Handshakes == nil {
+		l.cfg.Handshakes = NewHandshakes(HandshakeLimits{})
+	}
 	if l.cfg.Failed == nil {
 		l.cfg.Failed = func(wire.Code) {}
 	}
@@ -66,7 +65,9 @@ func (l *TCPListener) accept() {
 		conn, err := l.cfg.Socket.Accept()
 		switch {
 		case err == nil:
-			l.wait.Go(func() { l.greet(conn) })
+			if h, ok := l.begin(conn); ok {
+				l.wait.Go(func() { l.greet(conn, h) })
+			}
 		case errors.Is(err, net.ErrClosed):
 			return
 		default:
@@ -79,42 +80,61 @@ func (l *TCPListener) accept() {
 	}
 }
 
+// begin counts a handshake, or ends the connection of one too many.
+func (l *TCPListener) begin(conn net.Conn) (_ *handshake, ok bool) {
+	if l.take() {
+		if h, ok := l.cfg.Handshakes.begin(conn.RemoteAddr(), true); ok {
+			return h, true
+		}
+		l.give()
+	}
+	discard(conn)
+	l.cfg.Failed(wire.CodeHandshakeLimit)
+	return nil, false
+}
+
+// discard ends a connection at once and leaves nothing of it in the kernel.
+func discard(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		tcp.SetLinger(0)
+	}
+	conn.Close()
+}
+
 // greet makes a session of a connection, or ends it.
-func (l *TCPListener) greet(raw net.Conn) {
-	place, ok := l.enter(raw)
+func (l *TCPListener) greet(raw net.Conn, h *handshake) {
+	conn, ok := l.shake(raw, h)
 	if !ok {
+		l.give()
 		raw.Close()
 		return
 	}
+	s := newTCPSession(conn, raw, false, RelayWindows())
+	l.running.serve(s)
+	l.put(s)
+}
+
+// shake shakes hands, unless the listener has stopped.
+func (l *TCPListener) shake(raw net.Conn, h *handshake) (_ *tls.Conn, ok bool) {
+	defer h.end(true)
+	place, ok := l.enter(raw)
+	if !ok {
+		return nil, false
+	}
+	defer l.leave(place)
 	tune(raw)
-	a := &attempt{}
-	a.code.Store(uint32(wire.CodeSilent))
+	a := newAttempt(h)
 	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), attemptKey{}, a), HandshakeTimeout)
 	defer cancel()
 	conn := tls.Server(raw, l.tlsConf)
 	err := conn.HandshakeContext(ctx)
-	l.leave(place)
 	if err == nil && conn.ConnectionState().NegotiatedProtocol != wire.ALPN {
 		err = errOtherService // it asked for no protocol at all
 	}
 	if err != nil {
-		raw.Close()
 		l.cfg.Failed(wire.Code(a.code.Load()))
-		return
 	}
-	s := newTCPSession(conn, raw, false, RelayWindows())
-	l.sessions.serve(s)
-	select {
-	case <-l.done:
-		l.refuse(s)
-		return
-	default:
-	}
-	select {
-	case l.accepted <- s:
-	case <-l.done:
-		l.refuse(s)
-	}
+	return conn, err == nil
 }
 
 // enter adds a handshake, unless the listener has stopped.
@@ -139,25 +159,10 @@ func (l *TCPListener) leave(place *list.Element) {
 	l.oldest.Remove(place)
 }
 
-// refuse ends a session that came too late.
-func (l *TCPListener) refuse(s Session) { s.Close(wire.CodeShutdown, "the relay is going down") }
-
-// Accept returns the next session, net.ErrClosed after Stop.
-func (l *TCPListener) Accept(ctx context.Context) (Session, error) {
-	select {
-	case s := <-l.accepted:
-		return s, nil
-	case <-l.done:
-		return nil, net.ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
 // Stop is that of Listener: it ends handshakes and sessions that nobody accepted.
 func (l *TCPListener) Stop() error {
-	l.stopping.Do(func() {
-		close(l.done)
+	l.ending.Do(func() {
+		l.stop()
 		l.stopErr = l.cfg.Socket.Close()
 		l.mu.Lock()
 		for e := l.oldest.Front(); e != nil; e = e.Next() {
@@ -166,20 +171,14 @@ func (l *TCPListener) Stop() error {
 		l.mu.Unlock()
 	})
 	l.wait.Wait()
-	for {
-		select {
-		case s := <-l.accepted:
-			l.refuse(s)
-		default:
-			return l.stopErr
-		}
-	}
+	l.empty()
+	return l.stopErr
 }
 
 // Close stops accepting and ends every session without a word. Sessions that
 // were closed before have a second at most for their last words to arrive.
 func (l *TCPListener) Close() error {
 	err := l.Stop()
-	l.sessions.close()
+	l.running.close()
 	return err
 }

@@ -34,7 +34,7 @@ func bare() {
 	if err != nil {
 		panic(err)
 	}
-	ln, err := listen(sockets, id, nil)
+	ln, err := listen(sockets, id, nil, nil)
 	if err != nil {
 		panic(err)
 	}

@@ -27,7 +27,7 @@ func (c *serveCmd) tcpAddress(udpPort int) string {
 // listenTCP listens at address and returns the port as well. Where nobody has
 // asked for a port, neither for UDP nor for TCP, it takes another one if that of
 // UDP is in use.
-func (c *serveCmd) listenTCP(address string, id *identity, failed func(wire.Code), log *slog.Logger) (*transport.TCPListener, int, error) {
+func (c *serveCmd) listenTCP(address string, id *identity, handshakes *transport.Handshakes, failed func(wire.Code), log *slog.Logger) (*transport.TCPListener, int, error) {
 	socket, err := net.Listen("tcp", address)
 	if _, port, _ := net.SplitHostPort(c.Listen); errors.Is(err, syscall.EADDRINUSE) && c.ListenTCP == nil && port == "0" {
 		host, _, _ := net.SplitHostPort(address)
@@ -40,7 +40,7 @@ func (c *serveCmd) listenTCP(address string, id *identity, failed func(wire.Code
 	if err := transport.BBR(tcp); err != nil {
 		log.Warn("TCP connections do without BBR and slow down where packets are lost: load tcp_bbr and allow it in net.ipv4.tcp_allowed_congestion_control", "err", err)
 	}
-	ln := transport.ListenTCP(transport.TCPListenConfig{Socket: tcp, Certificate: id.certificate, Failed: failed})
+	ln := transport.ListenTCP(transport.TCPListenConfig{Socket: tcp, Certificate: id.certificate, Handshakes: handshakes, Failed: failed})
 	return ln, tcp.Addr().(*net.TCPAddr).Port, nil
 }
 

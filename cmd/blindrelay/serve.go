@@ -34,6 +34,8 @@ type serveCmd struct {
 
 	limits
 
+	handshakeLimits
+
 	TLSCert  string `name:"tls-cert" type:"path" placeholder:"FILE" example:"/etc/blindrelay/fullchain.pem" reload:"" help:"Certificate chain (PEM) that is publicly trusted for this host, so that agents need no #PIN. Needs --tls-key."`
 	TLSKey   string `name:"tls-key" type:"path" placeholder:"FILE" example:"/etc/blindrelay/privkey.pem" reload:"" help:"Private key (PEM) in place of hop.key in the state directory. Replicas of a relay share it."`
 	ResetKey string `type:"path" placeholder:"FILE" example:"/etc/blindrelay/reset.key" help:"32 bytes in base64 in place of reset.key in the state directory. Replicas share it."`
@@ -105,6 +107,8 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 
 	metrics := newRegistry()
 	metrics.MustRegister(r.Collectors()...)
+	handshakes := c.handshakeLimits.count()
+	metrics.MustRegister(handshakeCollectors(handshakes)...)
 	var o *ops
 	if c.Ops != "" {
 		if o, err = listenOps(c.Ops, metrics, log); err != nil {
@@ -121,7 +125,7 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 	for _, w := range sockets.Warnings() {
 		log.Warn("UDP takes more CPU or loses more here than it has to", "warning", w)
 	}
-	ln, err := listen(sockets, id, r.HandshakeFailed)
+	ln, err := listen(sockets, id, handshakes, r.HandshakeFailed)
 	if err != nil {
 		return err
 	}
@@ -139,7 +143,7 @@ func (c *serveCmd) Run(ctx context.Context, l *loaded) error {
 	udpPort := sockets.Conns()[0].LocalAddr().(*net.UDPAddr).Port
 	tcpPort := udpPort
 	if address := c.tcpAddress(udpPort); address != "" {
-		tcp, port, err := c.listenTCP(address, id, r.HandshakeFailed, log)
+		tcp, port, err := c.listenTCP(address, id, handshakes, r.HandshakeFailed, log)
 		if err != nil {
 			return err
 		}
@@ -214,6 +218,9 @@ func (c *serveCmd) check() error {
 	if err := c.limits.check(); err != nil {
 		return err
 	}
+	if err := c.handshakeLimits.check(); err != nil {
+		return err
+	}
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
 		return usageError{"--tls-cert needs the certificate's key: --tls-key FILE", "tls-cert"}
@@ -256,11 +263,12 @@ func (c *serveCmd) logger(w *os.File, level slog.Leveler) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, opts))
 }
 
-func listen(sockets *udp.Group, id *identity, failed func(wire.Code)) (*transport.Listener, error) {
+func listen(sockets *udp.Group, id *identity, handshakes *transport.Handshakes, failed func(wire.Code)) (*transport.Listener, error) {
 	cfg := transport.ListenConfig{
 		Certificate: id.certificate,
 		ResetKey:    id.resetKey,
 		TokenKey:    id.tokenKey,
+		Handshakes:  handshakes,
 		Failed:      failed,
 	}
 	for i, conn := range sockets.Conns() {

@@ -31,6 +31,7 @@ var hints = map[wire.Code]string{
 	wire.CodeTooManyConns:   "the relay has as many connections of this server as it takes; those go on",
 	wire.CodeRelayFull:      "the relay has as many connections as it takes; this side tries again by itself, and another relay if it knows one",
 	wire.CodeAddressLimit:   "the relay has as many connections from this network's address as it takes: end those that are not needed, or ask its operator for more --max-sessions-per-address; this side tries again by itself",
+	wire.CodeHandshakeLimit: "the relay is busy with new connections and takes no more at this moment, all together or from this network's address; this side tries again by itself",
 	wire.CodeRouteLimit:     "the relay serves as many servers as it takes: give this server another relay, or ask its operator for more --max-routes; this side tries again by itself",
 	wire.CodeDeviceLimit:    "as many devices use this server through the relay as its operator allows at a time: end one that is not needed; this side tries again by itself",
 	wire.CodeStreamLimit:    "as many streams of this server are open as the relay's operator allows at a time: close some and try again",

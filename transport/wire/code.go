@@ -43,6 +43,7 @@ const (
 	CodeRelayFull      Code = 0x16 // the relay has as many connections as it takes
 	CodeAddressLimit   Code = 0x17 // the relay has as many connections from this address as it takes
 	CodeAdmitFailed    Code = 0x18 // the relay could not find out whether it admits the agent
+	CodeHandshakeLimit Code = 0x19 // the relay takes no more handshakes at this time, all together or from this address
 	CodeRouteLimit     Code = 0x1a // the relay has as many routes as it takes
 	CodeDeviceLimit    Code = 0x1b // the route has as many devices at a time as it may
 	CodeStreamLimit    Code = 0x1c // the route has as many streams at a time as it may
@@ -89,6 +90,7 @@ var codeNames = map[Code]string{
 	CodeRelayFull:      "relay_full",
 	CodeAddressLimit:   "address_limit",
 	CodeAdmitFailed:    "admit_failed",
+	CodeHandshakeLimit: "handshake_limit",
 	CodeRouteLimit:     "route_limit",
 	CodeDeviceLimit:    "device_limit",
 	CodeStreamLimit:    "stream_limit",

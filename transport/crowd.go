@@ -1,0 +1,111 @@
+package transport
+
+import (
+	"container/list"
+	"net/netip"
+	"time"
+)
+
+// pace lets a number of events pass each second, and some more after a rest. Of
+// those that passed it needs only the time at which they are due to be forgotten
+// (the generic cell rate algorithm of ITU-T I.371): one event later for each.
+type pace struct {
+	every time.Duration // between events; 0: no limit
+	span  time.Duration // how far due may lie ahead
+}
+
+func paceOf(rate, burstSeconds int) pace {
+	if rate < 0 {
+		return pace{}
+	}
+	return pace{every: time.Second / time.Duration(rate), span: time.Duration(burstSeconds) * time.Second}
+}
+
+// used is how far due lies ahead.
+func (p pace) used(due, now time.Time) time.Duration { return max(0, due.Sub(now)) }
+
+// free reports whether another event may pass.
+func (p pace) free(due, now time.Time) bool {
+	return p.every == 0 || p.used(due, now) <= p.span-p.every
+}
+
+// charge returns what due is after another event.
+func (p pace) charge(due, now time.Time) time.Time {
+	return now.Add(min(p.used(due, now)+p.every, p.span))
+}
+
+// maxMembers bounds a crowd, which takes some 200 bytes each. When it is full,
+// whose last handshake began longest ago is forgotten.
+const maxMembers = 8192
+
+// crowd counts the handshakes of each address, or of each network. Whoever has
+// none under way and has rested is forgotten.
+type crowd struct {
+	v4, v6 int // bits that make one
+	max    int // under way; negative: no limit
+	pace   pace
+	known  map[netip.Prefix]*member
+	order  list.List // of *member, whose last handshake began longest ago in front
+}
+
+// member is one of a crowd. Its methods may be called on nil, which is nobody.
+type member struct {
+	prefix netip.Prefix
+	due    time.Time // see pace
+	under  int       // way
+	place  *list.Element
+}
+
+func newCrowd(v4, v6, most int, p pace) crowd {
+	return crowd{v4: v4, v6: v6, max: most, pace: p, known: make(map[netip.Prefix]*member)}
+}
+
+// room reports whether another handshake from ip may begin.
+func (c *crowd) room(ip netip.Addr, now time.Time) bool {
+	m := c.known[prefixOf(ip, c.v4, c.v6)]
+	return m == nil || (c.max < 0 || m.under < c.max) && c.pace.free(m.due, now)
+}
+
+// charge counts a handshake from ip at now and returns whose it is, nil for
+// nobody's.
+func (c *crowd) charge(ip netip.Addr, now time.Time) *member {
+	if !ip.IsValid() {
+		return nil
+	}
+	p := prefixOf(ip, c.v4, c.v6)
+	m := c.known[p]
+	if m == nil {
+		c.forget(now)
+		m = &member{prefix: p}
+		m.place = c.order.PushBack(m)
+		c.known[p] = m
+	} else {
+		c.order.MoveToBack(m.place)
+	}
+	m.due = c.pace.charge(m.due, now)
+	return m
+}
+
+// forget makes room for one more.
+func (c *crowd) forget(now time.Time) {
+	for e := c.order.Front(); e != nil; e = c.order.Front() {
+		m := e.Value.(*member)
+		if (m.under > 0 || m.due.After(now)) && len(c.known) < maxMembers {
+			return
+		}
+		c.order.Remove(e)
+		delete(c.known, m.prefix)
+	}
+}
+
+func (m *member) enter() {
+	if m != nil {
+		m.under++
+	}
+}
+
+func (m *member) leave() {
+	if m != nil {
+		m.under--
+	}
+}

@@ -1,0 +1,169 @@
+package transport
+
+import (
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Defaults of HandshakeLimits.
+const (
+	DefaultMaxHandshakes           = 1024
+	DefaultMaxHandshakesPerAddress = 64
+	DefaultHandshakeRate           = 500
+	DefaultHandshakeRatePerAddress = 20
+)
+
+// HandshakeLimits bounds what handshakes may cost a relay: some 70 KiB each
+// while it is under way, up to 10 s, and about a millisecond of CPU. Zeros mean
+// the defaults, negative numbers no limit. An address is what SourceOf returns.
+type HandshakeLimits struct {
+	// Max is how many handshakes may be under way, MaxPerAddress how many of
+	// them from one address.
+	Max, MaxPerAddress int
+	// Rate is how many may begin each second, RatePerAddress how many of them
+	// from one address. After a rest burstSeconds' worth may begin at once, so
+	// that all endpoints of a relay can come back together.
+	Rate, RatePerAddress int
+}
+
+const (
+	burstSeconds        = 4
+	burstSecondsAddress = 8
+	// A network, IPv4 /24 or IPv6 /48, may have one in networkShare of what all
+	// may have together: who owns all its addresses leaves room for others.
+	networkShare = 4
+)
+
+// Handshakes counts the handshakes of all listeners of a relay, over QUIC and
+// TCP alike, and says which may begin. Only addresses that were seen to receive
+// what is sent to them are counted, so that nobody uses up another's share by
+// forging its address.
+type Handshakes struct {
+	max  int // negative: no limit
+	calm int
+	pace pace
+
+	mu        sync.Mutex
+	under     int       // way
+	due       time.Time // of all, see pace
+	retries   uint64
+	addresses crowd
+	networks  crowd
+}
+
+// calmHandshakes is how many handshakes may be under way before further clients
+// must show first that they receive at the address that they send from (Retry,
+// RFC 9000, section 8.1.2), which costs them a round trip and the relay nothing
+// to keep. Where fewer are allowed at all, it is half of them.
+const calmHandshakes = 128
+
+// NewHandshakes returns a count for all listeners of one relay.
+func NewHandshakes(l HandshakeLimits) *Handshakes {
+	or := func(n, standard int) int {
+		if n == 0 {
+			return standard
+		}
+		return n
+	}
+	l.Max, l.MaxPerAddress = or(l.Max, DefaultMaxHandshakes), or(l.MaxPerAddress, DefaultMaxHandshakesPerAddress)
+	l.Rate, l.RatePerAddress = or(l.Rate, DefaultHandshakeRate), or(l.RatePerAddress, DefaultHandshakeRatePerAddress)
+	h := &Handshakes{
+		max:       l.Max,
+		calm:      calmHandshakes,
+		pace:      paceOf(l.Rate, burstSeconds),
+		addresses: newCrowd(32, 56, l.MaxPerAddress, paceOf(l.RatePerAddress, burstSecondsAddress)),
+		networks:  newCrowd(24, 48, share(l.Max), paceOf(share(l.Rate), burstSeconds)),
+	}
+	if l.Max >= 0 {
+		h.calm = min(h.calm, l.Max/2)
+	}
+	return h
+}
+
+// share is what one network may have of what all may have.
+func share(of int) int {
+	if of < 0 {
+		return of
+	}
+	return max(1, of/networkShare)
+}
+
+// UnderWay returns how many handshakes are under way.
+func (h *Handshakes) UnderWay() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.under
+}
+
+// Retries returns how many clients had to show so far that they receive at
+// their address.
+func (h *Handshakes) Retries() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.retries
+}
+
+// handshake is one that is under way.
+type handshake struct {
+	of               *Handshakes
+	ip               netip.Addr
+	address, network *member // nil: not counted
+	verified         bool
+}
+
+// doubts reports whether a client whose address may be forged must show first
+// that it receives there. It must as soon as handshakes pile up, so that those
+// that are forged never take more than a part of what all may have; and where
+// its address has had its share, as only a client that receives there is told.
+func (h *Handshakes) doubts(addr net.Addr) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now, ip := time.Now(), ipOf(addr)
+	doubts := h.under >= h.calm || h.pace.used(h.due, now) > h.pace.span/2 ||
+		!h.addresses.room(ip, now) || !h.networks.room(ip, now)
+	if doubts {
+		h.retries++
+	}
+	return doubts
+}
+
+// begin counts a handshake, or reports that it must not begin. verified says
+// that the client receives at addr. The caller ends what it gets.
+func (h *Handshakes) begin(addr net.Addr, verified bool) (_ *handshake, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now, ip := time.Now(), ipOf(addr)
+	if h.max >= 0 && h.under >= h.max || !h.pace.free(h.due, now) {
+		return nil, false
+	}
+	if verified && !(h.addresses.room(ip, now) && h.networks.room(ip, now)) {
+		return nil, false
+	}
+	s := &handshake{of: h, ip: ip, verified: verified}
+	h.under++
+	h.due = h.pace.charge(h.due, now)
+	if verified {
+		s.address, s.network = h.addresses.charge(ip, now), h.networks.charge(ip, now)
+		s.address.enter()
+		s.network.enter()
+	}
+	return s, true
+}
+
+// end says that the handshake is over and whether it was completed, which
+// verifies the client's address, too (RFC 9000, section 8.1). It is called once.
+func (s *handshake) end(completed bool) {
+	h := s.of
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.under--
+	s.address.leave()
+	s.network.leave()
+	if completed && !s.verified {
+		now := time.Now()
+		h.addresses.charge(s.ip, now)
+		h.networks.charge(s.ip, now)
+	}
+}

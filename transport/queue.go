@@ -1,0 +1,136 @@
+package transport
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/blindrelay/blindrelay/transport/wire"
+	"github.com/quic-go/quic-go"
+)
+
+// acceptQueue is how many sessions of one carrier may wait until they are
+// accepted, those in a handshake included: as many as may come in 4 s after a
+// rest with the default limits, 64 KiB of memory.
+const acceptQueue = 4096
+
+// queue holds sessions until they are accepted. Who begins a handshake takes a
+// place first, so that no session waits for one, and none comes for nothing.
+type queue struct {
+	sessions chan Session // sent to with a place alone, so it never blocks; closed by nobody
+	taken    atomic.Int64 // places
+	done     chan struct{}
+	stopping sync.Once // closes done
+}
+
+func newQueue(places int) *queue {
+	return &queue{sessions: make(chan Session, places), done: make(chan struct{})}
+}
+
+// take takes a place, unless all are taken.
+func (q *queue) take() bool {
+	if q.taken.Add(1) > int64(cap(q.sessions)) {
+		q.taken.Add(-1)
+		return false
+	}
+	return true
+}
+
+// give gives a place back to which no session came.
+func (q *queue) give() { q.taken.Add(-1) }
+
+// put puts a session in the place that was taken for it.
+func (q *queue) put(s Session) {
+	select {
+	case <-q.done:
+		q.give()
+		refuse(s)
+	default:
+		q.sessions <- s
+	}
+}
+
+// Accept returns the next session, net.ErrClosed after Stop.
+func (q *queue) Accept(ctx context.Context) (Session, error) {
+	select {
+	case s := <-q.sessions:
+		q.give()
+		return s, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// stop has Accept and put take no more.
+func (q *queue) stop() { q.stopping.Do(func() { close(q.done) }) }
+
+// empty refuses what nobody has accepted. No put may run any more.
+func (q *queue) empty() {
+	for {
+		select {
+		case s := <-q.sessions:
+			q.give()
+			refuse(s)
+		default:
+			return
+		}
+	}
+}
+
+// refuse ends a session that came too late.
+func refuse(s Session) { s.Close(wire.CodeShutdown, "the relay is going down") }
+
+// door is where the connections of one QUIC socket come in. quic-go has room
+// for 32 whose handshake is done, and refuses what comes when it is full. So a
+// goroutine waits for each handshake that is under way, and one always.
+type door struct {
+	ln     *quic.Listener // set before opened is closed
+	opened chan struct{}
+
+	mu      sync.Mutex
+	under   int // handshakes under way
+	waiting int // goroutines, at least as many and one
+}
+
+// began counts a handshake and reports whether another goroutine has to wait.
+func (d *door) began() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.under++
+	if d.waiting >= d.under {
+		return false
+	}
+	d.waiting++
+	return true
+}
+
+// ended counts one handshake less.
+func (d *door) ended() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.under--
+}
+
+// accept waits for a connection whose handshake is done.
+func (d *door) accept() (*quic.Conn, error) {
+	<-d.opened
+	conn, err := d.ln.Accept(context.Background())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.waiting--
+	return conn, err
+}
+
+// again reports whether the goroutine that accepted is to wait again.
+func (d *door) again() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.waiting > d.under {
+		return false
+	}
+	d.waiting++
+	return true
+}
