@@ -17,11 +17,13 @@
 //     (admission.go, package admit), registers its route (registry.go), over
 //     up to eight connections; any other is a device's.
 //  2. A device opens a stream. route.go reads the OPEN frame, finds the agent
-//     and the one of its connections where the device's streams go, reserves a
+//     takes a slot (slot.go: limits on streams, devices, volume), finds the one
+//     of its connections where the device's streams go, reserves a
 //     share of the buffer memory, opens a stream to the agent and writes
 //     INCOMING. With MEASURE instead, measure.go only counts what passes.
 //  3. forward.go joins the two streams: in each direction one goroutine fills
-//     a jitter.Buffer from the faster side and one drains it into the slower.
+//     a jitter.Buffer from the faster side and one drains it into the slower,
+//     when it is its turn: package share divides the line and keeps to rates.
 //     A full buffer stops the reading, and QUIC's flow control carries that
 //     back to the sender. A byte is never dropped.
 //  4. A half ends with FIN, which passes through after the last byte. A reset
@@ -29,6 +31,10 @@
 //
 // A forwarded stream costs four goroutines, an idle session one, besides the
 // two that its carrier has for each connection.
+//
+// Limits are in limit.go, what a route may of them in its terms. Endpoints are
+// told of those that they meet (tell.go); a route's volume of a month is counted
+// in memory, and receipts carry it over a restart (volume.go).
 //
 // Whom a policy admits for a time only is judged anew when that is over, and
 // everybody when the policy changes: who is no longer admitted is told so and
@@ -82,6 +88,8 @@
 //     one of a device to one of an agent.
 //   - ticket: what an agent shows a relay to be admitted, signed by an issuer
 //     whom the relay's operator trusts.
+//   - slot: the right to forward one stream.
+//   - receipt: what an agent keeps for the relay: how much of its volume is used.
 //   - attachment: the number under which an agent sees a device's session.
 //   - carrier: what brings a session's bytes: QUIC, or TLS on TCP.
 //   - viewer: a simulated person in a load test.
