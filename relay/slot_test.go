@@ -255,6 +255,47 @@ func TestRatesHold(t *testing.T) {
 	})
 }
 
+// TestUrgencyOfStreams: of one route what is played goes before what is
+// downloaded, as the devices' OPEN says.
+func TestUrgencyOfStreams(t *testing.T) {
+	simulate(t, limited(Limits{Egress: 10e6}), func(w *world) {
+		home, route := w.agent()
+		away := w.device(route)
+		open := func(u wire.Urgency) (device, agent transport.Stream) {
+			t.Helper()
+			device, err := away.OpenUrgent(w.ctx(), u)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if agent, err = home.Accept(w.ctx()); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := hop.ReadIncoming(agent); err != nil {
+				t.Fatal(err)
+			}
+			return device, agent
+		}
+		const during = 10 * time.Second
+		var wait sync.WaitGroup
+		var within [wire.Bulk + 1]int
+		for u := range within {
+			device, agent := open(wire.Urgency(u))
+			wait.Go(func() { pump(t, agent, during) })
+			wait.Go(func() { _, within[u] = drink(t, device, during) })
+		}
+		wait.Wait()
+		if bits := within[wire.Playing] * 8; bits < 80e6 {
+			t.Errorf("playing had %d Mbit of 100", bits/1e6)
+		}
+		if most := leastBytes; within[wire.Prefetch] > most || within[wire.Bulk] > most {
+			t.Errorf("prefetch had %d bytes beside it and bulk %d, at most %d were theirs before playing filled the line", within[wire.Prefetch], within[wire.Bulk], most)
+		}
+	})
+}
+
+// leastBytes is what a stream gets before the others are there.
+const leastBytes = 2 << 20
+
 // TestVolume uses a route's volume up: what runs ends with the code, what comes
 // is refused, a relay that has restarted knows it by the receipt and by nothing
 // else, and the next month begins anew.

@@ -16,7 +16,7 @@ type admission struct {
 	Allow      []routeFlag   `placeholder:"ROUTE" example:"aaaaaaaaaaaaaaaaaaaaaaaaaa" reload:"" help:"Admit the agent of this route, as blindlink prints it. May be given again, or with commas."`
 	Issuer     []issuerFlag  `placeholder:"KEY" example:"MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=" reload:"" help:"Take tickets that this key has signed, as 'blindrelay ticket new' prints it. May be given again, or with commas; 16 at most, with those of --jwks."`
 	JWKS       string        `name:"jwks" type:"path" placeholder:"FILE" example:"/etc/blindrelay/jwks.json" reload:"" help:"Take tickets that one of the keys in this JSON Web Key Set has signed."`
-	AskURL     string        `name:"ask-url" placeholder:"URL" example:"http://127.0.0.1:8080/admit" reload:"" help:"Service that is asked about each agent: it gets POST with JSON {route, ticket} and answers 200 with JSON {until}, which may be empty, 204, or 403 with a sentence for the agent's owner. No answer is a refusal."`
+	AskURL     string        `name:"ask-url" placeholder:"URL" example:"http://127.0.0.1:8080/admit" reload:"" help:"Service that is asked about each agent: it gets POST with JSON {route, ticket} and answers 200 with JSON {until, rate, sessions, volume, weight}, each of which may be left out, 204, or 403 with a sentence for the agent's owner. No answer is a refusal."`
 	AskTimeout time.Duration `default:"2s" placeholder:"DURATION" reload:"" help:"How long the service at --ask-url may take, from 100ms to 4s. Default ${default}."`
 }
 

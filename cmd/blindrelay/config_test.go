@@ -196,3 +196,18 @@ func TestRestarts(t *testing.T) {
 		t.Errorf("a restart is said to be for %q", got)
 	}
 }
+
+func TestBitRate(t *testing.T) {
+	for text, want := range map[string]bitRate{"100k": 100_000, "20M": 20_000_000, "2.5g": 2_500_000_000, "200000": 200_000} {
+		var r bitRate
+		if err := r.UnmarshalText([]byte(text)); err != nil || r != want {
+			t.Errorf("%s is %d, %v; want %d", text, r, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "99k", "-1M", "1T", "1e30", "20MB", "NaN", "Inf", "+Inf"} {
+		var r bitRate
+		if err := r.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q is taken for %d bit/s", text, r)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/blindrelay/blindrelay/relay/admit"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -30,16 +31,12 @@ func (b *byteSize) UnmarshalText(text []byte) error {
 // with factors of 1000.
 type bitRate int64
 
-// leastRate is the slowest rate, in bit/s: less would hold a stream up for
-// seconds with each block.
-const leastRate = 100_000
-
 func (r *bitRate) UnmarshalText(text []byte) error {
 	s := strings.ToUpper(string(text))
 	digits := strings.TrimRight(s, "KMG")
 	factor, ok := map[string]float64{"": 1, "K": 1e3, "M": 1e6, "G": 1e9}[s[len(digits):]]
 	n, err := strconv.ParseFloat(digits, 64)
-	if n *= factor; !ok || err != nil || !(n >= leastRate && n <= 1e15) {
+	if n *= factor; !ok || err != nil || !(n >= admit.MinRate && n <= 1e15) {
 		return fmt.Errorf("%q is not a rate in bits per second from 100k on: write for example 20M or 1G", text)
 	}
 	*r = bitRate(n)

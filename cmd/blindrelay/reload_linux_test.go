@@ -56,7 +56,11 @@ func TestReload(t *testing.T) {
 	old, next := transporttest.Certificate(t), transporttest.Certificate(t)
 	stays, leaves, comes := transporttest.Certificate(t), transporttest.Certificate(t), transporttest.Certificate(t)
 	write := func(level string, routes ...tls.Certificate) {
-		text := fmt.Sprintf("tls_cert: %s\ntls_key: %s\nlog_level: %s\nallow:\n", certPath, keyPath, level)
+		text := fmt.Sprintf("tls_cert: %s\ntls_key: %s\nlog_level: %s\n", certPath, keyPath, level)
+		if level == "debug" {
+			text += "egress_rate: 800M\n"
+		}
+		text += "allow:\n"
 		for _, c := range routes {
 			text += "  - " + routeOf(c).String() + "\n"
 		}
@@ -143,6 +147,8 @@ func TestReload(t *testing.T) {
 	if _, body := fetch(t, "http://"+ops+"/metrics"); !strings.Contains(body, "\nblindrelay_sessions_ended_total{code=\"not_admitted\"} 1\n") ||
 		!strings.Contains(body, "\nblindrelay_sessions_ended_total{code=\"silent\"} 0\n") {
 		t.Errorf("other sessions ended, too:\n%s", body)
+	} else if !strings.Contains(body, "\nblindrelay_egress_limit_bytes_per_second 1e+08\n") {
+		t.Errorf("the egress rate is not that of the config now:\n%s", body)
 	}
 	if code := p.stop(t, syscall.SIGTERM); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -286,6 +292,8 @@ func TestCheck(t *testing.T) {
 		"tls_key: /nowhere/x\n":            {2, "FILE:1: key file: stat /nowhere/x: no such file or directory\n"},
 		"sockets: -1\n":                    {2, "FILE:1: sockets takes a number from 1"},
 		"max_sessions: 0\n":                {2, "FILE:1: max_sessions takes a number from 1"},
+		"route_devices: 0\n":               {2, "FILE:1: route_devices takes a number from 1"},
+		"egress_rate: 5\n":                 {2, "FILE:1: egress_rate: \"5\" is not a rate"},
 		"max_sessions_per_address: -2\n":   {2, "FILE:1: max_sessions_per_address takes a number from 1"},
 		"max_handshakes: 0\n":              {2, "FILE:1: max_handshakes takes a number from 1"},
 		"max_handshakes_per_address: -2\n": {2, "FILE:1: max_handshakes_per_address takes a number from 1"},

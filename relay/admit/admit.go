@@ -13,6 +13,7 @@ package admit
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
@@ -24,15 +25,29 @@ type Request struct {
 	Ticket string     // as the agent sent it, at most wire.MaxTicket bytes; "" is none
 }
 
+// MinRate is the lowest rate, in bit/s: less would hold a stream up for seconds
+// with each block.
+const MinRate = 100_000
+
 // Grant is the terms of an admission. The relay ends an admission whose time is
-// over. The other terms are for its limits of forwarded streams, and mean
-// nothing to a relay that has no such limit.
+// over.
 type Grant struct {
-	Rate     int64     // bit/s; 0: the relay's default
+	Rate     int64     // bit/s, at least MinRate; 0: the relay's default
 	Sessions int       // devices at a time; 0: the relay's default
-	Volume   int64     // bytes per month; 0: the relay's default
-	Weight   int       // share of a full line in proportion to other routes; 0: the relay's default
+	Volume   int64     // bytes per calendar month; 0: the relay's default
+	Weight   int       // share of a full line in proportion to other routes; 0: 1
 	Until    time.Time // when to ask the policy again; zero: never
+}
+
+// check says what is wrong with the terms, "" if nothing is.
+func (g Grant) check() string {
+	switch {
+	case g.Rate < 0 || g.Sessions < 0 || g.Volume < 0 || g.Weight < 0:
+		return "negative"
+	case g.Rate > 0 && g.Rate < MinRate:
+		return fmt.Sprintf("a rate below %d bit/s", int64(MinRate))
+	}
+	return ""
 }
 
 // Policy decides. An error is a refusal, most often a *[Refusal].

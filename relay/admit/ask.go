@@ -125,8 +125,8 @@ func terms(text []byte) (Grant, error) {
 	if _, err := d.Token(); err != io.EOF {
 		return Grant{}, errors.New("its answer goes on behind the terms")
 	}
-	if a.Rate < 0 || a.Sessions < 0 || a.Volume < 0 || a.Weight < 0 {
-		return Grant{}, errors.New("its answer has a negative term")
+	if wrong := Grant(a).check(); wrong != "" {
+		return Grant{}, errors.New("a term of its answer is " + wrong)
 	}
 	return Grant(a), nil
 }

@@ -35,15 +35,15 @@ func (c *claims) ticket() (Ticket, error) {
 	if err != nil {
 		return Ticket{}, errors.New("its claim \"route\" is not a route")
 	}
-	if c.Rate < 0 || c.Sessions < 0 || c.Volume < 0 || c.Weight < 0 {
-		return Ticket{}, errors.New("a claim of it is negative")
-	}
 	if c.ExpiresAt == nil {
 		return Ticket{}, errors.New("it has no claim \"exp\", which says until when it is valid")
 	}
 	t := Ticket{Route: route, Grant: Grant{
 		Rate: c.Rate, Sessions: c.Sessions, Volume: c.Volume, Weight: c.Weight, Until: c.ExpiresAt.Time,
 	}}
+	if wrong := t.Grant.check(); wrong != "" {
+		return Ticket{}, errors.New("a claim of it is " + wrong)
+	}
 	if c.NotBefore != nil {
 		t.NotBefore = c.NotBefore.Time
 	}
