@@ -50,8 +50,8 @@ func (n news) tell(answer bool) {
 		return
 	}
 	s.control.SetWriteDeadline(now.Add(goodbyeWithin))
-	if _, err := s.control.Write(b); err != nil {
-		s.control = nil // half a frame may have gone: nothing can follow
+	if n, err := s.control.Write(b); err != nil && n > 0 {
+		s.control = nil // half a frame has gone: nothing can follow
 	}
 }
 
