@@ -38,7 +38,9 @@ type world struct {
 	pairSocket   net.PacketConn // of the device, while it pairs
 	cert         tls.Certificate
 	at           wire.Relay
-	carriers     int // as in endpoint.DialerConfig
+	more         []wire.Relay // of the agent, beside at
+	carriers     int          // as in endpoint.DialerConfig
+	state        string       // the home's directory
 	limits       relay.Limits
 	receipts     *admit.Receipts
 }
@@ -68,6 +70,18 @@ func newWorld(t *testing.T, device, home time.Duration) *world {
 	pin := transport.PinOf(w.cert.Leaf)
 	w.at = wire.Relay{Addr: relayAddr.String(), Pin: pin}
 	return w
+}
+
+// socket returns a further socket on the network. The test closes what it
+// returns beside it.
+func (w *world) socket(addr *net.UDPAddr, roundTrip time.Duration) (net.PacketConn, func()) {
+	w.t.Helper()
+	own := &simnet.Simnet{Router: w.net.Router}
+	conn := own.NewEndpoint(addr, simnet.NodeBiDiLinkSettings{Latency: roundTrip / 2})
+	if err := own.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	return conn, func() { own.Close() }
 }
 
 // startRelay runs a relay on the relay's socket until stop is called, which
@@ -118,11 +132,18 @@ func (w *world) startRelayBehind(between func(relay.Listener) relay.Listener) (r
 // startAgent makes a home with one relay and runs its agent.
 func (w *world) startAgent(log *slog.Logger) (*pair.Home, *endpoint.Agent) {
 	w.t.Helper()
-	home, err := pair.OpenHome(w.t.TempDir() + "/home")
+	w.state = w.t.TempDir() + "/home"
+	return w.startAgentAt(w.agentSocket, log)
+}
+
+// startAgentAt runs the agent of the state directory at a socket.
+func (w *world) startAgentAt(socket net.PacketConn, log *slog.Logger) (*pair.Home, *endpoint.Agent) {
+	w.t.Helper()
+	home, err := pair.OpenHome(w.state)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: []wire.Relay{w.at}, Socket: w.agentSocket, Log: log})
+	agent, err := endpoint.NewAgent(endpoint.AgentConfig{Home: home, Relays: append([]wire.Relay{w.at}, w.more...), Socket: socket, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}
