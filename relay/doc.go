@@ -57,6 +57,9 @@
 //	+ sessions x 128 KiB, of which there are MaxSessions
 //	+ what is on its way in the network, see below
 //
+// Of the sessions, 1,024 may be such whose HELLO has not arrived, besides those
+// that came within 2 s: more of them push out the oldest (greeting.go).
+//
 // A sixteenth of BufferMemory is for streams whose OPEN has not arrived, one
 // receive window each; when it is used up a new one pushes out the oldest
 // (waiting.go). The rest is for forwarded streams. Each reserves, and gives back

@@ -56,14 +56,15 @@ type Listener interface {
 
 // Relay forwards streams. Its methods may be called concurrently.
 type Relay struct {
-	policy  atomic.Pointer[policy]
-	log     *slog.Logger
-	name    func(wire.Route) string // in the log
-	from    func(net.Addr) string   // in the log
-	budget  *jitter.Budget
-	line    *share.Line
-	waiting *waiting
-	metrics *metrics
+	policy   atomic.Pointer[policy]
+	log      *slog.Logger
+	name     func(wire.Route) string // in the log
+	from     func(net.Addr) string   // in the log
+	budget   *jitter.Budget
+	line     *share.Line
+	waiting  *waiting
+	greeting greeting
+	metrics  *metrics
 
 	registry registry
 	wait     sync.WaitGroup // sessions and streams

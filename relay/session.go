@@ -120,6 +120,8 @@ func (r *refusal) Error() string { return r.code.String() + ": " + r.text }
 func (s *session) greet() (transport.Stream, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
+	place := s.relay.greeting.enter(s)
+	defer s.relay.greeting.leave(place)
 	st, err := s.AcceptStream(ctx)
 	if err != nil {
 		return nil, err
