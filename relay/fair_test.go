@@ -64,7 +64,7 @@ func (w *world) crowd(addr string, film tls.Certificate) *crowd {
 func (c *crowd) route(cert tls.Certificate, devices int) (all []stream) {
 	w, t := c.w, c.w.t
 	t.Helper()
-	token, hashes := tokens(devices)
+	token, hashes := tokensOf(devices)
 	s, err := c.dial(c.addr, &cert)
 	if err != nil {
 		t.Fatal(err)

@@ -2,9 +2,11 @@ package relay
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/blindrelay/blindrelay/relay/admit"
+	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -28,6 +30,7 @@ type Limits struct {
 	Egress int64
 	// MaxSessions bounds the sessions at one time, MaxSessionsPerAddress those
 	// that come from one address, IPv4 /32 or IPv6 /56; loopback is not counted.
+	// One network has the part of MaxSessions that transport.Share says.
 	// A session stays with the address that it came from. MaxRoutes bounds the
 	// agents, MaxStreams the forwarded streams; default of the latter: none but
 	// BufferMemory.
@@ -93,7 +96,7 @@ func (l Limits) terms(g admit.Grant) terms {
 func (r *Relay) SetLimits(l Limits) {
 	l = l.resolved()
 	r.mu.Lock()
-	r.limit.all, r.limit.each = l.MaxSessions, l.MaxSessionsPerAddress
+	r.limit.set(l.MaxSessions, l.MaxSessionsPerAddress)
 	r.mu.Unlock()
 	r.line.SetRate(l.Egress)
 	groups := r.registry.limit(l)
@@ -102,41 +105,57 @@ func (r *Relay) SetLimits(l Limits) {
 	}
 }
 
-// limit bounds how many sessions a relay has at the same time: all together,
-// and of one address, so that one household cannot take all of them. It is
-// guarded by Relay.mu.
+// limit bounds how many sessions a relay has at the same time: all together, of
+// one address, so that one household cannot take all of them, and of one
+// network, so that who owns it cannot either. It is guarded by Relay.mu.
 type limit struct {
-	all, each int // at most; 0: no limit
-	taken     int
-	of        map[netip.Prefix]int // of each address that has any: all at most
+	all, each, share int // at most; negative: no limit
+	taken            int
+	of               map[netip.Prefix]int // of each address and network that has any
 }
 
-func newLimit(all, each int) limit {
-	return limit{all: all, each: each, of: make(map[netip.Prefix]int)}
+// set changes the bounds; 0 is no limit.
+func (l *limit) set(all, each int) {
+	if all == 0 {
+		all = -1
+	}
+	if each == 0 {
+		each = -1
+	}
+	l.all, l.each, l.share = all, each, transport.Share(all, each)
 }
 
-// take counts a session from a source, or says why there is no room for it.
-func (l *limit) take(from netip.Prefix) *refusal {
-	if l.all > 0 && l.taken >= l.all {
+// take counts a session from an address, or says why there is no room for it.
+func (l *limit) take(from net.Addr) *refusal {
+	if l.all >= 0 && l.taken >= l.all {
 		return &refusal{wire.CodeRelayFull, fmt.Sprintf("this relay takes %d connections and has them", l.all)}
 	}
-	if l.each > 0 && from.IsValid() && l.of[from] >= l.each {
+	address, network := transport.SourceOf(from), transport.NetworkOf(from)
+	if l.each >= 0 && l.of[address] >= l.each {
 		return &refusal{wire.CodeAddressLimit, fmt.Sprintf("this relay takes %d connections from one address and has them", l.each)}
 	}
-	l.taken++
-	if from.IsValid() {
-		l.of[from]++
+	if l.share >= 0 && l.of[network] >= l.share {
+		return &refusal{wire.CodeAddressLimit, fmt.Sprintf("this relay takes %d connections from one network and has them", l.share)}
 	}
+	l.taken++
+	l.add(address, 1)
+	l.add(network, 1)
 	return nil
 }
 
 // give gives back what take has counted.
-func (l *limit) give(from netip.Prefix) {
+func (l *limit) give(from net.Addr) {
 	l.taken--
-	if !from.IsValid() {
+	l.add(transport.SourceOf(from), -1)
+	l.add(transport.NetworkOf(from), -1)
+}
+
+// add counts n more for an address or a network, if it is one.
+func (l *limit) add(p netip.Prefix, n int) {
+	if !p.IsValid() {
 		return
 	}
-	if l.of[from]--; l.of[from] == 0 {
-		delete(l.of, from)
+	if l.of[p] += n; l.of[p] == 0 {
+		delete(l.of, p)
 	}
 }

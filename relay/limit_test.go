@@ -2,6 +2,7 @@ package relay
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -12,9 +13,13 @@ import (
 )
 
 func TestLimit(t *testing.T) {
-	a, b, none := netip.MustParsePrefix("203.0.113.7/32"), netip.MustParsePrefix("203.0.113.8/32"), netip.Prefix{}
-	l := newLimit(5, 2)
-	want := func(from netip.Prefix, code wire.Code) {
+	at := func(ip string) net.Addr {
+		return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 5000))
+	}
+	a, b, none := at("203.0.113.7"), at("198.51.100.8"), at("127.0.0.1")
+	l := limit{of: make(map[netip.Prefix]int)}
+	l.set(5, 2)
+	want := func(from net.Addr, code wire.Code) {
 		t.Helper()
 		got := wire.CodeNone
 		if no := l.take(from); no != nil {
@@ -33,16 +38,23 @@ func TestLimit(t *testing.T) {
 	want(b, wire.CodeRelayFull)
 	l.give(a)
 	want(a, wire.CodeNone)
-	for _, from := range []netip.Prefix{a, a, b, none, none} {
+	for _, from := range []net.Addr{a, a, b, none, none} {
 		l.give(from)
 	}
 	if l.taken != 0 || len(l.of) != 0 {
 		t.Errorf("%d sessions are counted, of %d addresses, and all were given back", l.taken, len(l.of))
 	}
-	l = newLimit(0, 0)
+	l.set(0, 0)
 	for range 2 * DefaultMaxSessions {
 		want(a, wire.CodeNone)
 	}
+	l = limit{of: make(map[netip.Prefix]int)}
+	l.set(12, 2) // three of one network
+	want(a, wire.CodeNone)
+	want(a, wire.CodeNone)
+	want(at("203.0.113.8"), wire.CodeNone)
+	want(at("203.0.113.9"), wire.CodeAddressLimit)
+	want(b, wire.CodeNone)
 	if l := (Limits{}).resolved(); l.MaxSessions != DefaultMaxSessions || l.MaxSessionsPerAddress != DefaultMaxSessionsPerAddress {
 		t.Errorf("the defaults are %+v", l)
 	}
@@ -51,12 +63,12 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestSessionLimits fills a relay with sessions of two addresses and expects
-// that each refusal has its own code and leaves the others alone, and that who
-// leaves makes room.
+// TestSessionLimits fills a relay with sessions of one network, of which one
+// address has as many as it may, and expects that each refusal is told and leaves
+// the others alone, and that who leaves makes room.
 func TestSessionLimits(t *testing.T) {
 	cfg := admitAll
-	cfg.Limits = Limits{MaxSessions: 5, MaxSessionsPerAddress: 3}
+	cfg.Limits = Limits{MaxSessions: 20, MaxSessionsPerAddress: 3}
 	simulate(t, cfg, func(w *world) {
 		refused := func(err error, code wire.Code) {
 			t.Helper()
@@ -91,7 +103,7 @@ func TestSessionLimits(t *testing.T) {
 		away := w.device(route)
 		other := transporttest.Certificate(t)
 		_, err := hop.Register(w.ctx(), w.dial(&other), wire.Register{})
-		refused(err, wire.CodeRelayFull)
+		refused(err, wire.CodeAddressLimit)
 		w.open(away, home)
 
 		of[0].Close(wire.CodeNone, "")
@@ -100,7 +112,6 @@ func TestSessionLimits(t *testing.T) {
 			t.Errorf("after one of its address has left: %v", err)
 		}
 		ended := w.relay.metrics.sessionsEnded
-		wantCount(t, "sessions ended", ended, wire.CodeAddressLimit, 1)
-		wantCount(t, "sessions ended", ended, wire.CodeRelayFull, 1)
+		wantCount(t, "sessions ended", ended, wire.CodeAddressLimit, 2)
 	})
 }

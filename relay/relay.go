@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -104,7 +105,7 @@ func New(cfg Config) (*Relay, error) {
 		line:     share.NewLine(limits.Egress, metrics.waited),
 		metrics:  metrics,
 		sessions: make(map[*session]struct{}),
-		limit:    newLimit(limits.MaxSessions, limits.MaxSessionsPerAddress),
+		limit:    limit{of: make(map[netip.Prefix]int)},
 		emptied:  make(chan struct{}),
 	}
 	if cfg.Admit == nil {
@@ -120,6 +121,7 @@ func New(cfg Config) (*Relay, error) {
 	if r.from == nil {
 		r.from = func(net.Addr) string { return unnamed }
 	}
+	r.limit.set(limits.MaxSessions, limits.MaxSessionsPerAddress)
 	r.registry = registry{
 		line: r.line, metrics: metrics, limits: limits, groups: make(map[wire.Route]*group),
 		volumes: volumes{receipts: cfg.Receipts, used: make(map[wire.Route]int64)},
@@ -161,7 +163,7 @@ func (r *Relay) Serve(ctx context.Context, ln Listener) error {
 // start runs a session in a goroutine of its own, so that nothing holds up the
 // accept loop.
 func (r *Relay) start(ts transport.Session) {
-	s := &session{relay: r, Session: ts, attachment: rand.Uint64(), source: transport.SourceOf(ts.RemoteAddr())}
+	s := &session{relay: r, Session: ts, attachment: rand.Uint64(), source: ts.RemoteAddr()}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	r.mu.Lock()
 	if r.leaving {

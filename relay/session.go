@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -20,7 +20,7 @@ type session struct {
 	relay *Relay
 	transport.Session
 	attachment uint64          // how agents see this session if it is a device's
-	source     netip.Prefix    // where it came from, as limit counts it
+	source     net.Addr        // where it came from, as limit counts it
 	ctx        context.Context // done once the session is over
 	cancel     context.CancelFunc
 	agent      *agent // set by the session's goroutine once it is registered

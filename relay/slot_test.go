@@ -25,8 +25,8 @@ func limited(l Limits) Config {
 	return cfg
 }
 
-// tokens are what different devices of the tests show.
-func tokens(n int) (all []wire.Token, hashes []wire.TokenHash) {
+// tokensOf returns what different devices of the tests show.
+func tokensOf(n int) (all []wire.Token, hashes []wire.TokenHash) {
 	for i := range n {
 		t := wire.Token{byte(100 + i)}
 		all, hashes = append(all, t), append(hashes, t.Hash())
@@ -95,7 +95,7 @@ func TestTermsAreTold(t *testing.T) {
 // leaves makes room.
 func TestStreamLimits(t *testing.T) {
 	simulate(t, limited(Limits{RouteDevices: 2, RouteStreams: 3, MaxStreams: 4}), func(w *world) {
-		token, hashes := tokens(3)
+		token, hashes := tokensOf(3)
 		home, route := w.agent(hashes...)
 		var devices []*hop.Attachment
 		for _, t := range token {
@@ -195,7 +195,7 @@ func drink(t *testing.T, st transport.Stream, during time.Duration) (got, within
 func TestRatesHold(t *testing.T) {
 	const during = 15 * time.Second
 	simulate(t, limited(Limits{Egress: 40e6, RouteRate: 10e6, DeviceRate: 4e6}), func(w *world) {
-		token, hashes := tokens(4)
+		token, hashes := tokensOf(4)
 		home, route := w.agent(hashes...)
 		neighbour, other := w.agent()
 		type film struct {

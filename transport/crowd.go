@@ -2,6 +2,7 @@ package transport
 
 import (
 	"container/list"
+	"net"
 	"net/netip"
 	"time"
 )
@@ -41,11 +42,11 @@ const maxMembers = 8192
 // crowd counts the handshakes of each address, or of each network. Whoever has
 // none under way and has rested is forgotten.
 type crowd struct {
-	v4, v6 int // bits that make one
-	max    int // under way; negative: no limit
-	pace   pace
-	known  map[netip.Prefix]*member
-	order  list.List // of *member, whose last handshake began longest ago in front
+	of    func(net.Addr) netip.Prefix // whose an address is
+	max   int                         // under way; negative: no limit
+	pace  pace
+	known map[netip.Prefix]*member
+	order list.List // of *member, whose last handshake began longest ago in front
 }
 
 // member is one of a crowd. Its methods may be called on nil, which is nobody.
@@ -56,23 +57,23 @@ type member struct {
 	place  *list.Element
 }
 
-func newCrowd(v4, v6, most int, p pace) crowd {
-	return crowd{v4: v4, v6: v6, max: most, pace: p, known: make(map[netip.Prefix]*member)}
+func newCrowd(of func(net.Addr) netip.Prefix, most int, p pace) crowd {
+	return crowd{of: of, max: most, pace: p, known: make(map[netip.Prefix]*member)}
 }
 
-// room reports whether another handshake from ip may begin.
-func (c *crowd) room(ip netip.Addr, now time.Time) bool {
-	m := c.known[prefixOf(ip, c.v4, c.v6)]
+// room reports whether another handshake from addr may begin.
+func (c *crowd) room(addr net.Addr, now time.Time) bool {
+	m := c.known[c.of(addr)]
 	return m == nil || (c.max < 0 || m.under < c.max) && c.pace.free(m.due, now)
 }
 
-// charge counts a handshake from ip at now and returns whose it is, nil for
+// charge counts a handshake from addr at now and returns whose it is, nil for
 // nobody's.
-func (c *crowd) charge(ip netip.Addr, now time.Time) *member {
-	if !ip.IsValid() {
+func (c *crowd) charge(addr net.Addr, now time.Time) *member {
+	p := c.of(addr)
+	if !p.IsValid() {
 		return nil
 	}
-	p := prefixOf(ip, c.v4, c.v6)
 	m := c.known[p]
 	if m == nil {
 		c.forget(now)

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -17,7 +16,8 @@ const (
 
 // HandshakeLimits bounds what handshakes may cost a relay: some 70 KiB each
 // while it is under way, up to 10 s, and about a millisecond of CPU. Zeros mean
-// the defaults, negative numbers no limit. An address is what SourceOf returns.
+// the defaults, negative numbers no limit. An address is what SourceOf returns;
+// what a network may have, Share says.
 type HandshakeLimits struct {
 	// Max is how many handshakes may be under way, MaxPerAddress how many of
 	// them from one address.
@@ -31,8 +31,8 @@ type HandshakeLimits struct {
 const (
 	burstSeconds        = 4
 	burstSecondsAddress = 8
-	// A network, IPv4 /24 or IPv6 /48, may have one in networkShare of what all
-	// may have together: who owns all its addresses leaves room for others.
+	// A network may have one in networkShare of what all may have together: who
+	// owns all its addresses leaves room for others.
 	networkShare = 4
 )
 
@@ -73,8 +73,8 @@ func NewHandshakes(l HandshakeLimits) *Handshakes {
 		max:       l.Max,
 		calm:      calmHandshakes,
 		pace:      paceOf(l.Rate, burstSeconds),
-		addresses: newCrowd(32, 56, l.MaxPerAddress, paceOf(l.RatePerAddress, burstSecondsAddress)),
-		networks:  newCrowd(24, 48, share(l.Max), paceOf(share(l.Rate), burstSeconds)),
+		addresses: newCrowd(SourceOf, l.MaxPerAddress, paceOf(l.RatePerAddress, burstSecondsAddress)),
+		networks:  newCrowd(NetworkOf, Share(l.Max, l.MaxPerAddress), paceOf(Share(l.Rate, l.RatePerAddress), burstSeconds)),
 	}
 	if l.Max >= 0 {
 		h.calm = min(h.calm, l.Max/2)
@@ -82,12 +82,15 @@ func NewHandshakes(l HandshakeLimits) *Handshakes {
 	return h
 }
 
-// share is what one network may have of what all may have.
-func share(of int) int {
-	if of < 0 {
-		return of
+// Share returns what one network, as NetworkOf tells them apart, may have of
+// something of which a relay gives all at most, and each to one address: a
+// quarter, but no less than an address has. Negative numbers are no limit, and
+// where there is none for an address there is none for its network.
+func Share(all, each int) int {
+	if all < 0 || each < 0 {
+		return -1
 	}
-	return max(1, of/networkShare)
+	return max(1, all/networkShare, min(all, each))
 }
 
 // UnderWay returns how many handshakes are under way.
@@ -108,7 +111,7 @@ func (h *Handshakes) Retries() uint64 {
 // handshake is one that is under way.
 type handshake struct {
 	of               *Handshakes
-	ip               netip.Addr
+	from             net.Addr
 	address, network *member // nil: not counted
 	verified         bool
 }
@@ -120,9 +123,9 @@ type handshake struct {
 func (h *Handshakes) doubts(addr net.Addr) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now, ip := time.Now(), ipOf(addr)
+	now := time.Now()
 	doubts := h.under >= h.calm || h.pace.used(h.due, now) > h.pace.span/2 ||
-		!h.addresses.room(ip, now) || !h.networks.room(ip, now)
+		!h.addresses.room(addr, now) || !h.networks.room(addr, now)
 	if doubts {
 		h.retries++
 	}
@@ -134,18 +137,18 @@ func (h *Handshakes) doubts(addr net.Addr) bool {
 func (h *Handshakes) begin(addr net.Addr, verified bool) (_ *handshake, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	now, ip := time.Now(), ipOf(addr)
+	now := time.Now()
 	if h.max >= 0 && h.under >= h.max || !h.pace.free(h.due, now) {
 		return nil, false
 	}
-	if verified && !(h.addresses.room(ip, now) && h.networks.room(ip, now)) {
+	if verified && !(h.addresses.room(addr, now) && h.networks.room(addr, now)) {
 		return nil, false
 	}
-	s := &handshake{of: h, ip: ip, verified: verified}
+	s := &handshake{of: h, from: addr, verified: verified}
 	h.under++
 	h.due = h.pace.charge(h.due, now)
 	if verified {
-		s.address, s.network = h.addresses.charge(ip, now), h.networks.charge(ip, now)
+		s.address, s.network = h.addresses.charge(addr, now), h.networks.charge(addr, now)
 		s.address.enter()
 		s.network.enter()
 	}
@@ -163,7 +166,7 @@ func (s *handshake) end(completed bool) {
 	s.network.leave()
 	if completed && !s.verified {
 		now := time.Now()
-		h.addresses.charge(s.ip, now)
-		h.networks.charge(s.ip, now)
+		h.addresses.charge(s.from, now)
+		h.networks.charge(s.from, now)
 	}
 }

@@ -56,15 +56,15 @@ func TestHandshakeLimits(t *testing.T) {
 		"mapped":      {func(l *HandshakeLimits) { l.MaxPerAddress = 30 }, "::ffff:203.0.113.7", 30, "203.0.113.7", 0, time.Hour, 0, 30},
 		"IPv6 /56":    {func(l *HandshakeLimits) { l.MaxPerAddress = 30 }, "2001:db8:1:2ff::7", 30, "2001:db8:1:200::8", 0, time.Hour, 0, 30},
 		"IPv6 others": {func(l *HandshakeLimits) { l.MaxPerAddress = 30 }, "2001:db8:1:2ff::7", 30, "2001:db8:1:300::7", 30, time.Hour, 0, 30},
-		"network":     {func(l *HandshakeLimits) { l.Max = 100 }, "203.0.113.7", 25, "203.0.113.8", 0, time.Hour, 0, 25},
-		"elsewhere":   {func(l *HandshakeLimits) { l.Max = 100 }, "203.0.113.7", 25, "203.0.114.7", 25, time.Hour, 0, 25},
-		"IPv6 /48":    {func(l *HandshakeLimits) { l.Max = 100 }, "2001:db8:1::7", 25, "2001:db8:1:ff00::8", 0, time.Hour, 0, 25},
+		"network":     {func(l *HandshakeLimits) { l.Max, l.MaxPerAddress = 100, 25 }, "203.0.113.7", 25, "203.0.113.8", 0, time.Hour, 0, 25},
+		"elsewhere":   {func(l *HandshakeLimits) { l.Max, l.MaxPerAddress = 100, 25 }, "203.0.113.7", 25, "203.0.114.7", 25, time.Hour, 0, 25},
+		"IPv6 /48":    {func(l *HandshakeLimits) { l.Max, l.MaxPerAddress = 100, 25 }, "2001:db8:1::7", 25, "2001:db8:1:ff00::8", 0, time.Hour, 0, 25},
 
 		"rate of all":        {func(l *HandshakeLimits) { l.Rate = 10 }, "127.0.0.1", 40, "198.51.100.7", 0, 2 * time.Second, 20, 20},
 		"after a rest":       {func(l *HandshakeLimits) { l.Rate = 10 }, "127.0.0.1", 40, "198.51.100.7", 0, time.Hour, 40, 40},
 		"rate of an address": {func(l *HandshakeLimits) { l.RatePerAddress = 5 }, "203.0.113.7", 40, "203.0.113.8", 40, 2 * time.Second, 10, 10},
-		"rate of a network":  {func(l *HandshakeLimits) { l.Rate = 40 }, "203.0.113.7", 40, "203.0.113.8", 0, 2 * time.Second, 20, 20},
-		"rate elsewhere":     {func(l *HandshakeLimits) { l.Rate = 40 }, "203.0.113.7", 40, "203.0.114.8", 40, 2 * time.Second, 20, 20},
+		"rate of a network":  {func(l *HandshakeLimits) { l.Rate, l.RatePerAddress = 40, 10 }, "203.0.113.7", 40, "203.0.113.8", 0, 2 * time.Second, 20, 20},
+		"rate elsewhere":     {func(l *HandshakeLimits) { l.Rate, l.RatePerAddress = 40, 10 }, "203.0.113.7", 40, "203.0.114.8", 40, 2 * time.Second, 20, 20},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, ends := range []bool{false, true} {
@@ -254,7 +254,7 @@ func TestHandshakesAreRefused(t *testing.T) {
 func TestHandshakesUnderWay(t *testing.T) {
 	var failed failures
 	simulate(t, func(c *ListenConfig) {
-		c.Failed, c.Handshakes = failed.add, NewHandshakes(HandshakeLimits{Max: 8})
+		c.Failed, c.Handshakes = failed.add, NewHandshakes(HandshakeLimits{Max: 8, MaxPerAddress: 2})
 	}, func(w *world) {
 		raw, err := w.tcpNet.Dial(context.Background(), endpointAddr)
 		if err != nil {
@@ -268,7 +268,7 @@ func TestHandshakesUnderWay(t *testing.T) {
 		}
 		defer raw.Close()
 		synctest.Wait()
-		w.wantSentence(w.dialError(), "refuses connections") // a network has a quarter: two
+		w.wantSentence(w.dialError(), "refuses connections")
 		time.Sleep(HandshakeTimeout)
 		w.dial(nil)
 		failed.expect(t, wire.CodeHandshakeLimit, wire.CodeSilent, wire.CodeSilent)

@@ -12,7 +12,7 @@ import (
 // limits are the flags for what a relay does for everybody, and for one address,
 // route or device.
 type limits struct {
-	MaxSessions           int `default:"16384" placeholder:"N" reload:"" help:"How many endpoints may be connected; -1 is no limit. Default ${default}."`
+	MaxSessions           int `default:"16384" placeholder:"N" reload:"" help:"How many endpoints may be connected; -1 is no limit. One network, IPv4 /24 or IPv6 /48, may have a quarter of them. Default ${default}."`
 	MaxSessionsPerAddress int `default:"256" placeholder:"N" reload:"" help:"How many of them may come from one address, IPv4 /32 or IPv6 /56; -1 is no limit. Those of this machine's loopback are not counted. Default ${default}."`
 	MaxRoutes             int `default:"16384" placeholder:"N" reload:"" help:"How many servers may be registered; -1 is no limit. Default ${default}."`
 	MaxStreams            int `default:"-1" placeholder:"N" reload:"" example:"2000" help:"How many streams may be forwarded; -1 is no limit but --buffer-memory. Default ${default}."`
