@@ -130,18 +130,19 @@ func (r *registry) report(g *group) (all []news, again bool) {
 	defer r.mu.Unlock()
 	g.telling = nil
 	var common []wire.Limit
-	add := func(to []wire.Limit, code wire.Code, rate int64, holdsUp bool) []wire.Limit {
-		if holdsUp {
+	now := time.Now()
+	add := func(to []wire.Limit, code wire.Code, rate int64, reached time.Time) []wire.Limit {
+		if now.Sub(reached) <= tellEvery {
 			to = append(to, wire.Limit{Code: code, Limit: uint64(rate)})
 		}
 		return to
 	}
-	common = add(common, wire.CodeEgressRate, r.limits.Egress, r.line.HoldsUp())
-	common = add(common, wire.CodeRouteRate, g.terms.rate, g.share.HoldsUp())
+	common = add(common, wire.CodeEgressRate, r.limits.Egress, r.line.Reached())
+	common = add(common, wire.CodeRouteRate, g.terms.rate, g.share.Reached())
 	toAgent := common[:len(common):len(common)]
 	slow := false // some device
 	for _, p := range g.places {
-		own := add(common[:len(common):len(common)], wire.CodeDeviceRate, g.terms.deviceRate, p.share.HoldsUp())
+		own := add(common[:len(common):len(common)], wire.CodeDeviceRate, g.terms.deviceRate, p.share.Reached())
 		slow = slow || len(own) > len(common)
 		all = append(all, news{to: p.device, limits: own})
 	}

@@ -34,7 +34,7 @@ type town struct {
 // townLimits are met now and then.
 var townLimits = Limits{
 	MaxSessionsPerAddress: 4, RouteDevices: 3, RouteStreams: 4,
-	RouteRate: 40e6, DeviceRate: 20e6, Egress: 60e6,
+	RouteRate: 2e6, DeviceRate: 1e6, Egress: 1e6,
 }
 
 // tokens are what devices show. An agent lists some of them.

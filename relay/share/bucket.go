@@ -10,8 +10,9 @@ type bucket struct {
 	most   float64 // bytes that it holds at most
 	tokens float64 // bytes; negative: debt
 	at     time.Time
-	// It has let nothing through from time to time from began until held.
-	began, held time.Time
+	// It has let nothing through from time to time from began until held, and
+	// reached is the latest held that was leastHeld behind its began.
+	began, held, reached time.Time
 }
 
 // Depths of buckets, in time at their rate.
@@ -28,7 +29,7 @@ const (
 	// it lets bytes through again: without it a fast line would be woken for
 	// each block.
 	step = 2 * time.Millisecond
-	// pauseOfHeld is a time without waiting that ends what holdsUp tells of, and
+	// pauseOfHeld is a time without waiting that ends what reached tells of, and
 	// leastHeld how long it lasts at least: a burst that had to wait for a moment
 	// is nothing to tell of.
 	pauseOfHeld = 250 * time.Millisecond
@@ -72,13 +73,10 @@ func (b *bucket) wait(now time.Time) time.Duration {
 		b.began = now
 	}
 	b.held = now.Add(wait)
+	if b.held.Sub(b.began) >= leastHeld {
+		b.reached = b.held
+	}
 	return wait
-}
-
-// holdsUp reports whether the rate is reached now, or was until a moment ago,
-// and bytes have had to wait for it for a second or more.
-func (b *bucket) holdsUp(now time.Time) bool {
-	return b.held.Sub(b.began) >= leastHeld && now.Sub(b.held) <= pauseOfHeld
 }
 
 // pay takes n bytes out, more than there are too.

@@ -104,14 +104,14 @@ func (l *Line) Stats() WaitStats {
 	return l.wait
 }
 
-// HoldsUp reports whether the rate of the line has made bytes wait for a second
-// or more, up to now.
-func (l *Line) HoldsUp() bool { return l.holdsUp(&l.root) }
+// Reached is until when the rate of the line has made bytes wait, the last time
+// that it did so for a second or more; zero: never.
+func (l *Line) Reached() time.Time { return l.reached(&l.root) }
 
-func (l *Line) holdsUp(n *node) bool {
+func (l *Line) reached(n *node) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return n.bucket.holdsUp(time.Now())
+	return n.bucket.reached
 }
 
 // Route is what one route forwards.
@@ -139,8 +139,8 @@ func (r *Route) Set(weight int, rate int64) {
 	r.line.set(&r.node, float64(max(1, weight)), rate, burstOfPart)
 }
 
-// HoldsUp is HoldsUp of the line, for the route's own rate.
-func (r *Route) HoldsUp() bool { return r.line.holdsUp(&r.node) }
+// Reached is Reached of the line, for the route's own rate.
+func (r *Route) Reached() time.Time { return r.line.reached(&r.node) }
 
 // Device is what one device of a route forwards.
 type Device struct {
@@ -159,8 +159,8 @@ func (r *Route) Device(rate int64) *Device {
 	return d
 }
 
-// HoldsUp is HoldsUp of the line, for the device's own rate.
-func (d *Device) HoldsUp() bool { return d.line.holdsUp(&d.urgencies[0]) }
+// Reached is Reached of the line, for the device's own rate.
+func (d *Device) Reached() time.Time { return d.line.reached(&d.urgencies[0]) }
 
 // Set changes the rate.
 func (d *Device) Set(rate int64) {
