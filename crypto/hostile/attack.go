@@ -22,7 +22,7 @@ type attack struct {
 func (a attack) waits() bool {
 	switch a.name {
 	case "drop all from a record on", "hold all back from a record on", "end a stream, again and again", "reset a stream, again and again",
-		"hold a record back for a while", "hold a stream's beginning back for a while", "hold a message back for a while", "drop a stream's beginning", "drop a message", "swap two servers", "lie about who a stream is from":
+		"hold a record back for a while", "hold a stream's beginning back for a while", "hold a message back for a while", "drop a stream's beginning", "drop a message", "swap two servers", "lie about who a stream is from", "lie about limits":
 		return true
 	}
 	return false
