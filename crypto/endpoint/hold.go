@@ -212,8 +212,7 @@ func (h *holder) move() error {
 		if h.session.Err() != nil {
 			return h.session.Err()
 		}
-		explained := explain(err)
-		d.set(stateConnecting, h.session, nil, explained)
+		d.set(stateConnecting, h.session, nil, explain(err))
 		d.log.Debug("no other way to the server yet", "error", err)
 		if h.path.link.Err() == nil && h.path.works(d.ctx) {
 			d.set(stateReachable, h.session, h.path, nil) // it was only slow, or still leaves
@@ -221,7 +220,7 @@ func (h *holder) move() error {
 			return nil
 		}
 		if codeOf(err) == wire.CodeVolumeLimit { // at every relay: readers need not wait for one
-			h.session.Fail(explained)
+			h.session.Fail(err) // its readers explain it
 			return err
 		}
 		if !pause(d.ctx, h.retry.next(), h.session.Done()) {
