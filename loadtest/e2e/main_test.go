@@ -34,6 +34,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, crashingHome(plan))
 		os.Exit(1)
 	}
+	if plan := os.Getenv(attackerEnv); plan != "" {
+		if err := attacking(plan); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(buildAndRun(m))
 }
 
