@@ -95,3 +95,37 @@ func (m *mute) ClientKey() []byte                { return nil }
 func (m *mute) RemoteAddr() net.Addr             { return nil }
 func (m *mute) Protocol() string                 { return "QUIC" }
 func (m *mute) Packets() (sent, received uint64) { return 0, 0 }
+
+// TestTrickle says HELLO, and then OPEN, byte by byte and so slowly that each
+// takes longer than the relay's patience: bytes that come do not prolong it.
+func TestTrickle(t *testing.T) {
+	simulate(t, admitAll, func(w *world) {
+		trickle := func(s transport.Session, text []byte) (st transport.Stream, begin time.Time) {
+			begin = time.Now()
+			st = w.say(s, text[:1])
+			for _, b := range text[1:] {
+				time.Sleep(Patience / time.Duration(len(text)-2)) // the last comes too late
+				if _, err := st.Write([]byte{b}); err != nil {
+					break
+				}
+			}
+			return st, begin
+		}
+		took := func(what string, begin time.Time) {
+			t.Helper()
+			if d := time.Since(begin); d < Patience || d > Patience+Patience/2 {
+				t.Errorf("%s was cut after %v, want %v", what, d, Patience)
+			}
+		}
+		s := w.endpoint(false)
+		_, begin := trickle(s, wire.Hello{}.Append(nil))
+		wantClosed(t, s, wire.CodeSilent)
+		took("HELLO", begin)
+
+		s = w.endpoint(false)
+		w.say(s, wire.Hello{}.Append(nil))
+		st, begin := trickle(s, wire.Open{}.Append(nil))
+		wantReset(t, st, wire.CodeSilent)
+		took("OPEN", begin)
+	})
+}

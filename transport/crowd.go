@@ -76,7 +76,7 @@ func (c *crowd) charge(addr net.Addr, now time.Time) *member {
 	}
 	m := c.known[p]
 	if m == nil {
-		c.forget(now)
+		c.makeRoom()
 		m = &member{prefix: p}
 		m.place = c.order.PushBack(m)
 		c.known[p] = m
@@ -87,16 +87,28 @@ func (c *crowd) charge(addr net.Addr, now time.Time) *member {
 	return m
 }
 
-// forget makes room for one more.
-func (c *crowd) forget(now time.Time) {
-	for e := c.order.Front(); e != nil; e = c.order.Front() {
-		m := e.Value.(*member)
-		if (m.under > 0 || m.due.After(now)) && len(c.known) < maxMembers {
-			return
-		}
-		c.order.Remove(e)
-		delete(c.known, m.prefix)
+// makeRoom makes room for one more.
+func (c *crowd) makeRoom() {
+	if len(c.known) == maxMembers {
+		c.forget(c.order.Front())
 	}
+}
+
+func (c *crowd) forget(e *list.Element) {
+	delete(c.known, c.order.Remove(e).(*member).prefix)
+}
+
+// tidy forgets who has none under way and has rested, and reports whether
+// anybody is left.
+func (c *crowd) tidy(now time.Time) (left bool) {
+	for e := c.order.Front(); e != nil; {
+		m, next := e.Value.(*member), e.Next()
+		if m.under == 0 && !m.due.After(now) {
+			c.forget(e)
+		}
+		e = next
+	}
+	return len(c.known) > 0
 }
 
 func (m *member) enter() {

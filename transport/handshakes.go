@@ -51,6 +51,7 @@ type Handshakes struct {
 	retries   uint64
 	addresses crowd
 	networks  crowd
+	tidying   bool // a timer runs
 }
 
 // calmHandshakes is how many handshakes may be under way before further clients
@@ -108,12 +109,60 @@ func (h *Handshakes) Retries() uint64 {
 	return h.retries
 }
 
+// hurriedHandshake is how long a handshake may take that begins while half of
+// those are under way that may be: who takes them all with addresses of its own
+// has to come back so much sooner. An endpoint needs a round trip, two on TCP.
+const hurriedHandshake = 3 * time.Second
+
+// patience is how long a handshake that begins now may take.
+func (h *Handshakes) patience() time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.patienceNow()
+}
+
+func (h *Handshakes) patienceNow() time.Duration {
+	if h.max >= 0 && h.under >= (h.max+1)/2 {
+		return hurriedHandshake
+	}
+	return HandshakeTimeout
+}
+
+// tidyEvery is how often addresses are looked at that may be forgotten: one is
+// kept for that and burstSecondsAddress after its last handshake at most.
+const tidyEvery = burstSecondsAddress * time.Second
+
+// tidyLater has addresses forgotten in time. It is called with the lock.
+func (h *Handshakes) tidyLater() {
+	if !h.tidying {
+		h.tidying = true
+		time.AfterFunc(tidyEvery, h.tidy)
+	}
+}
+
+func (h *Handshakes) tidy() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	addresses, networks := h.addresses.tidy(now), h.networks.tidy(now)
+	if h.tidying = false; addresses || networks {
+		h.tidyLater()
+	}
+}
+
+// charge counts a handshake for an address and its network.
+func (h *Handshakes) charge(from net.Addr, now time.Time) (address, network *member) {
+	h.tidyLater()
+	return h.addresses.charge(from, now), h.networks.charge(from, now)
+}
+
 // handshake is one that is under way.
 type handshake struct {
 	of               *Handshakes
 	from             net.Addr
 	address, network *member // nil: not counted
 	verified         bool
+	patience         time.Duration // how long it may take
 }
 
 // doubts reports whether a client whose address may be forged must show first
@@ -144,11 +193,11 @@ func (h *Handshakes) begin(addr net.Addr, verified bool) (_ *handshake, ok bool)
 	if verified && !(h.addresses.room(addr, now) && h.networks.room(addr, now)) {
 		return nil, false
 	}
-	s := &handshake{of: h, from: addr, verified: verified}
+	s := &handshake{of: h, from: addr, verified: verified, patience: h.patienceNow()}
 	h.under++
 	h.due = h.pace.charge(h.due, now)
 	if verified {
-		s.address, s.network = h.addresses.charge(addr, now), h.networks.charge(addr, now)
+		s.address, s.network = h.charge(addr, now)
 		s.address.enter()
 		s.network.enter()
 	}
@@ -165,8 +214,6 @@ func (s *handshake) end(completed bool) {
 	s.address.leave()
 	s.network.leave()
 	if completed && !s.verified {
-		now := time.Now()
-		h.addresses.charge(s.from, now)
-		h.networks.charge(s.from, now)
+		h.charge(s.from, time.Now())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,7 +193,7 @@ func TestCrowdIsBounded(t *testing.T) {
 		h := NewHandshakes(HandshakeLimits{Max: -1, Rate: -1})
 		of := func(i int) net.Addr {
 			ip := netip.MustParseAddr("2001:db8::1").As16()
-			binary.BigEndian.PutUint32(ip[3:], uint32(i)) // up to the /56
+			binary.BigEndian.PutUint32(ip[2:], 0xdb80000+uint32(i)) // up to the /48
 			return net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.AddrFrom16(ip), 1))
 		}
 		var some []*handshake
@@ -205,11 +206,15 @@ func TestCrowdIsBounded(t *testing.T) {
 		if n := len(h.addresses.known); n != maxMembers || h.addresses.order.Len() != n {
 			t.Errorf("%d addresses are kept in %d places, want %d", n, h.addresses.order.Len(), maxMembers)
 		}
+		if n := len(h.networks.known); n != maxMembers || h.networks.order.Len() != n {
+			t.Errorf("%d networks are kept in %d places, want %d", n, h.networks.order.Len(), maxMembers)
+		}
 		end(some)
-		time.Sleep(burstSecondsAddress * time.Second)
-		end(begun(h, of(0), 1))
-		if n := len(h.addresses.known); n != 1 {
-			t.Errorf("%d addresses are kept after a rest", n)
+		begun(h, of(0), 1)
+		time.Sleep(burstSecondsAddress*time.Second + tidyEvery)
+		synctest.Wait()
+		if a, n := len(h.addresses.known), len(h.networks.known); a != 1 || n != 1 {
+			t.Errorf("%d addresses and %d networks are kept after a rest", a, n)
 		}
 	})
 }
@@ -272,6 +277,55 @@ func TestHandshakesUnderWay(t *testing.T) {
 		time.Sleep(HandshakeTimeout)
 		w.dial(nil)
 		failed.expect(t, wire.CodeHandshakeLimit, wire.CodeSilent, wire.CodeSilent)
+	})
+}
+
+// TestHurriedHandshakes stops in the middle of handshakes. Those that begin while
+// half of those that may be are under way are given up sooner.
+func TestHurriedHandshakes(t *testing.T) {
+	simulate(t, func(c *ListenConfig) {
+		c.Handshakes = NewHandshakes(HandshakeLimits{Max: 4, MaxPerAddress: 4})
+	}, func(w *world) {
+		begin := time.Now()
+		want := func(after time.Duration, n int) {
+			t.Helper()
+			time.Sleep(after - time.Since(begin))
+			synctest.Wait()
+			if got := w.cfg.Handshakes.UnderWay(); got != n {
+				t.Errorf("%d handshakes are under way after %v, want %d", got, after, n)
+			}
+		}
+		var open []net.Conn
+		silent := func() {
+			raw, err := w.tcpNet.Dial(context.Background(), endpointAddr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			open = append(open, raw)
+			synctest.Wait()
+		}
+		silent()
+		silent()
+		calm := time.Since(begin)
+		silent() // hurried
+		hurried := time.Since(begin)
+		ctx, cancel := context.WithCancel(context.Background())
+		var dial sync.WaitGroup
+		dial.Go(func() { w.dialer.DialQUIC(ctx, w.relay, nil) }) // hurried, after a Retry
+		dialed := time.Since(begin)
+		time.Sleep(3*oneWay + oneWay/2)
+		w.net.cut.Store(true)
+		want(dialed+4*oneWay, 4)
+		want(dialed+3*oneWay+hurriedHandshake/2-time.Millisecond, 4)
+		want(dialed+4*oneWay+hurriedHandshake/2, 3) // nothing came for so long
+		want(hurried+hurriedHandshake, 2)
+		cancel()
+		dial.Wait()
+		want(HandshakeTimeout, 2)
+		want(calm+HandshakeTimeout, 0)
+		for _, c := range open {
+			c.Close()
+		}
 	})
 }
 

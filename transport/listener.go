@@ -78,6 +78,11 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 	}
 	conf := RelayWindows().config()
 	conf.MaxIdleTimeout = RelayIdle
+	conf.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) {
+		c := *conf
+		c.HandshakeIdleTimeout = l.handshakes.patience() / 2 // as in config
+		return &c, nil
+	}
 	tlsConf := serverTLS(l.shown)
 	for _, s := range cfg.Sockets {
 		d := &door{opened: make(chan struct{}), waiting: 1}

@@ -124,7 +124,7 @@ func (l *TCPListener) shake(raw net.Conn, h *handshake) (_ *tls.Conn, ok bool) {
 	defer l.leave(place)
 	tune(raw)
 	a := newAttempt(h)
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), attemptKey{}, a), HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), attemptKey{}, a), h.patience)
 	defer cancel()
 	conn := tls.Server(raw, l.tlsConf)
 	err := conn.HandshakeContext(ctx)
