@@ -3,6 +3,7 @@ package transport
 import (
 	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -80,6 +81,48 @@ func TestAmplification(t *testing.T) {
 				if n := w.ln.handshakes.UnderWay(); n != 0 {
 					t.Errorf("%d handshakes are under way after a minute", n)
 				}
+			})
+		})
+	}
+}
+
+// TestStrays sends what belongs to no connection: the answer, if there is one,
+// is smaller than what came.
+func TestStrays(t *testing.T) {
+	pad := func(n int, head ...byte) []byte { return append(head, bytes.Repeat([]byte{7}, n-len(head))...) }
+	unknown := []byte{0xc3, 0xba, 0xba, 0xba, 0xba, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1, 2, 3, 4, 5, 6, 7, 8}
+	first := slices.Concat([]byte{0xc3, 0, 0, 0, 1}, unknown[5:], []byte{0, 0x44, 0x9e}) // an Initial that cannot be opened
+	for name, tc := range map[string]struct {
+		packet  []byte
+		answers bool
+	}{
+		"of an old connection":             {pad(1200, 0x40), true},
+		"of an old connection, a PING":     {pad(43, 0x40), true},
+		"of an old connection, very small": {pad(42, 0x40), false},
+		"of another version":               {pad(1200, unknown...), true},
+		"of another version, small":        {pad(1199, unknown...), false},
+		"Initial that is none":             {pad(1200, first...), false},
+		"Initial that is small":            {pad(1199, first...), false},
+		"of no protocol":                   {pad(1200, 0), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, nil, func(w *world) {
+				count := &tally{}
+				w.net.lose(count.lost)
+				pc, err := w.net.open()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := pc.WriteTo(tc.packet, relayAddr); err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(time.Minute)
+				count.mu.Lock()
+				defer count.mu.Unlock()
+				if count.in != len(tc.packet) || count.out >= count.in || tc.answers != (count.out > 0) {
+					t.Errorf("%d bytes came and %d went back", count.in, count.out)
+				}
+				pc.Close()
 			})
 		})
 	}
