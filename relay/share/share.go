@@ -2,12 +2,12 @@
 // route among its devices, of a device among its streams, and it keeps each of
 // them, and all together, to a rate.
 //
-//	line := share.NewLine(900e6)           // bit/s, of the relay
+//	line := share.NewLine(900e6, nil)      // bit/s, of the relay
 //	route := line.Route(1, 50e6)           // weight and bit/s
 //	device := route.Device(0)
 //	flow := device.Flow(wire.Playing)      // a stream
-//	half := flow.Half()                    // one of its directions
-//	err := half.Take(len(p))               // waits until p may be forwarded
+//	up, down := flow.Halves()              // its directions
+//	err := up.Take(len(p))                 // waits until p may be forwarded
 //	...
 //	flow.Leave()
 //
