@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,7 +137,7 @@ func TestVolumeUsedUpAtOneOfTwo(t *testing.T) {
 		time.Sleep(time.Second) // it registers at the other one, too
 		h.dialer = h.newDevice(h.home, h.agent)
 		h.client = &http.Client{Transport: &http.Transport{DialContext: h.dialer.DialContext}}
-		body := h.endless(t.Context()).Body
+		body := h.endless(context.Background()).Body
 		used := h.dialer.Status().Relay
 		spent := relays[0]
 		if used != h.at.String() {
@@ -158,5 +160,45 @@ func TestVolumeUsedUpAtOneOfTwo(t *testing.T) {
 		}
 		end()
 		time.Sleep(time.Minute) // quic-go forgets closed connections by timers
+	})
+}
+
+// TestBulkGivesWay downloads beside a film of the same server, which together
+// want more than the route may: the film gets all that it wants.
+func TestBulkGivesWay(t *testing.T) {
+	liveWithin(t, relay.Limits{RouteRate: 1_000_000}, func(h *house) {
+		film := h.endless(context.Background()).Body // 800 kbit/s
+		bulk := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return h.dialer.DialContext(endpoint.WithUrgency(ctx, wire.Bulk), network, addr)
+		}}}
+		resp, err := bulk.Get("http://server/endless")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got [2]atomic.Int64 // bytes of the film, of the download
+		var wait sync.WaitGroup
+		for i, body := range []io.Reader{film, resp.Body} {
+			wait.Go(func() {
+				for p := make([]byte, 4096); ; {
+					n, err := body.Read(p)
+					if got[i].Add(int64(n)); err != nil {
+						return
+					}
+				}
+			})
+		}
+		time.Sleep(10 * time.Second) // the route's burst is over
+		before := [2]int64{got[0].Load(), got[1].Load()}
+		const seconds = 60
+		time.Sleep(seconds * time.Second)
+		kbit := func(i int) int64 { return (got[i].Load() - before[i]) * 8 / seconds / 1000 }
+		t.Logf("film %d kbit/s, download %d kbit/s", kbit(0), kbit(1))
+		if kbit(0) < 750 || kbit(1) > 250 || kbit(1) < 50 {
+			t.Errorf("of 1000 kbit/s the film gets %d and the download %d, want some 790 and the rest", kbit(0), kbit(1))
+		}
+		film.Close()
+		resp.Body.Close()
+		wait.Wait()
+		bulk.CloseIdleConnections()
 	})
 }
