@@ -170,7 +170,7 @@ func scaled(n uint64, factor float64, binary string) string {
 // and of most and all of a volume. It belongs to who has looked at it first.
 type limitLog struct {
 	said map[wire.Code]time.Time // when the log heard of it; nil before the first
-	used uint64                  // of the volume, in percent, that was told of
+	used int                     // of the volume, in percent, that was told of; 0 again in another month
 }
 
 // look says what is new among limits, of the relay that where names.
@@ -196,18 +196,15 @@ func (g *limitLog) volume(log *slog.Logger, where string, l hop.Limit, now time.
 	if limit == 0 {
 		return
 	}
-	used := uint64(100 * (1 - float64(min(l.Left, limit))/float64(limit)))
-	switch {
-	case l.Left == 0:
-		used = 100
-	case used < volumeWarning:
-		g.used = 0 // another month
-		return
-	default:
-		used = volumeWarning
+	used, how := 0, ""
+	switch left := float64(min(l.Left, limit)) / float64(limit); {
+	case left == 0:
+		used, how = 100, "all"
+	case 100*(1-left) >= volumeWarning:
+		used, how = volumeWarning, "most"
 	}
 	if used > g.used {
-		log.Warn("most of what the relay forwards for this server in a month is used", "relay", where, "code", l.Code.String(), "limit", limitText(l, now))
+		log.Warn(how+" of what the relay forwards for this server in a month is used", "relay", where, "code", l.Code.String(), "limit", limitText(l, now))
 	}
 	g.used = used
 }
