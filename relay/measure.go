@@ -40,6 +40,7 @@ func (s *session) measure(st transport.Stream, m wire.Measure, route *share.Rout
 	flow := route.Device(0).Flow(wire.Bulk)
 	defer flow.Leave()
 	defer context.AfterFunc(s.ctx, flow.Leave)()
+	defer time.AfterFunc(measureTime, flow.Leave).Stop() // its turn may never come
 	toRelay, toEndpoint := flow.Halves()
 	counts := s.relay.metrics.measuredUp
 	if m.Down {
@@ -84,7 +85,7 @@ func takeMeasure(st transport.Stream, n int, half *share.Half) (taken int) {
 		k, err := st.Read(chunk[:min(len(chunk), n-taken)])
 		taken += k
 		if half.Take(k) != nil {
-			break // the session is over
+			break // the time is up, or the session is over
 		}
 		if err == io.EOF || errors.Is(err, os.ErrDeadlineExceeded) {
 			break
@@ -114,7 +115,7 @@ func sendMeasure(st transport.Stream, n int, half *share.Half) (sent int) {
 	for sent < n {
 		next := min(len(chunk), n-sent)
 		if half.Take(next) != nil {
-			break // the session is over
+			break // the time is up, or the session is over
 		}
 		k, err := st.Write(chunk[:next])
 		sent += k

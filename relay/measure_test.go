@@ -166,3 +166,33 @@ func TestMeasureEndsEarly(t *testing.T) {
 		}
 	})
 }
+
+// TestMeasureStarved measures at a route whose rate a film takes all of, which
+// goes first: the measurement ends in its time all the same, and leaves nothing.
+func TestMeasureStarved(t *testing.T) {
+	cfg := admitAll
+	cfg.Limits = Limits{RouteRate: 2e6}
+	for _, down := range []bool{false, true} {
+		simulateOver(t, false, cfg, func(w *world) {
+			s := w.stream()
+			go io.Copy(io.Discard, s.device)
+			go func() {
+				for {
+					if _, err := s.agent.Write(make([]byte, 1<<20)); err != nil {
+						return
+					}
+				}
+			}()
+			time.Sleep(5 * time.Second)
+			begin := time.Now()
+			s.away.Measure(w.ctx(), !down, wire.MaxMeasure) // what passes is not the point
+			if took := time.Since(begin); took > measureTime+time.Second {
+				t.Errorf("down %v: a measurement that gets nothing took %v", down, took)
+			}
+			time.Sleep(time.Second)
+			if n := w.relay.budget.Stats().Streams; n != 1 {
+				t.Errorf("down %v: %d streams hold memory, and the film is one", down, n)
+			}
+		})
+	}
+}
