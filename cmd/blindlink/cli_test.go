@@ -129,11 +129,12 @@ func TestRelayLine(t *testing.T) {
 		{endpoint.RelayStatus{Relay: "r.example:1", State: "reachable", Protocol: "QUIC", Until: since}, "r.example:1 reachable since %, QUIC, ticket until " + when(since)},
 		{endpoint.RelayStatus{Relay: "r.example:1", State: "connecting", Error: "no"}, "r.example:1 connecting since %: no"},
 		{endpoint.RelayStatus{Relay: "r.example:1", State: "reachable", Limits: []endpoint.LimitStatus{{Text: "at most 20 Mbit/s for this server (reached)"}, {Text: "3 of 5 devices at a time"}}},
-			"r.example:1 reachable since %\nlimit\tat most 20 Mbit/s for this server (reached)\nlimit\t3 of 5 devices at a time"},
+			"r.example:1 reachable since %\n  limit\tat most 20 Mbit/s for this server (reached)\n  limit\t3 of 5 devices at a time"},
 	} {
 		c.status.Since = since
 		var b strings.Builder
 		printRelay(&b, c.status)
+		printLimits(&b, "  ", c.status)
 		if want := "relay\t" + strings.Replace(c.want, "%", when(since), 1) + "\n"; b.String() != want {
 			t.Errorf("got %q, want %q", b.String(), want)
 		}

@@ -83,6 +83,7 @@ func (s *side) print(t io.Writer) {
 	for _, a := range s.Agent {
 		fmt.Fprint(t, "  agent's ")
 		printRelay(t, a)
+		printLimits(t, "    ", a)
 	}
 	if s.Lookup != "" {
 		fmt.Fprintf(t, "  name\t%s\n", s.Lookup)

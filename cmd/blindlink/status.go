@@ -169,6 +169,7 @@ func (v overview) print(w io.Writer) error {
 	for _, o := range v.Open {
 		fmt.Fprintf(t, "open\t%s at %s\n", o.Server, o.URL)
 		printRelay(t, o.RelayStatus)
+		printLimits(t, "", o.RelayStatus)
 		for _, c := range o.Carriers {
 			fmt.Fprintf(t, "carrier\t%s, round trip %v, %s received, %s sent\n",
 				c.Protocol, c.RTT.Round(100*time.Microsecond), size(c.BytesIn), size(c.BytesOut))
@@ -200,6 +201,7 @@ func (s *shareStatus) print(t io.Writer) {
 	}
 	for _, r := range s.Relays {
 		printRelay(t, r)
+		printLimits(t, "", r)
 	}
 	for _, d := range s.Sessions {
 		fmt.Fprintf(t, "session\t%s since %s, %d streams, %s received, %s sent\n",
@@ -232,8 +234,12 @@ func printRelay(t io.Writer, r endpoint.RelayStatus) {
 		text += ": " + r.Error
 	}
 	fmt.Fprintf(t, "relay\t%s\n", text)
+}
+
+// printLimits prints what the relay has said of its limits, in rows below its own.
+func printLimits(t io.Writer, indent string, r endpoint.RelayStatus) {
 	for _, l := range r.Limits {
-		fmt.Fprintf(t, "limit\t%s\n", l.Text)
+		fmt.Fprintf(t, "%slimit\t%s\n", indent, l.Text)
 	}
 }
 
