@@ -56,11 +56,12 @@ func (n news) tell(answer bool) {
 }
 
 // tellTerms tells the agent which limits its route has, and gives it a receipt
-// if it has a volume.
+// if it has a volume. Streams that run may be held up by these limits from now on.
 func (r *Relay) tellTerms(g *group) {
 	for _, n := range r.registry.terms(g) {
 		n.tell(true)
 	}
+	r.watch(g)
 }
 
 // terms returns what to tell each session of the agent about its limits.

@@ -1,0 +1,39 @@
+package relay
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/blindrelay/blindrelay/transport/hop"
+	"github.com/blindrelay/blindrelay/transport/wire"
+)
+
+// TestTellNewLimit gives a route a rate while a stream of it runs: both of its
+// ends hear what holds it up from then on.
+func TestTellNewLimit(t *testing.T) {
+	simulate(t, admitAll, func(w *world) {
+		s := w.stream()
+		go io.Copy(io.Discard, s.device)
+		go func() {
+			for {
+				if _, err := s.agent.Write(make([]byte, 64<<10)); err != nil {
+					return
+				}
+			}
+		}()
+		w.relay.SetLimits(Limits{RouteRate: 1e6})
+		time.Sleep(tellEvery + time.Second)
+		told := func(limits []hop.Limit) bool {
+			for _, l := range limits {
+				if l.Code == wire.CodeRouteRate && l.Limit.Limit == 1e6 {
+					return true
+				}
+			}
+			return false
+		}
+		if !told(s.home.Limits()) || !told(s.away.Limits()) {
+			t.Errorf("the agent was told %v, the device %v", s.home.Limits(), s.away.Limits())
+		}
+	})
+}
