@@ -45,7 +45,7 @@ type result struct {
 // blindlink runs a command to its end.
 func blindlink(t *testing.T, stdin string, env []string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := command(ctx, t, env, args...)
 	var stdout, stderr bytes.Buffer
