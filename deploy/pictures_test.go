@@ -28,9 +28,10 @@ func metricNames(t *testing.T) (names []string) {
 	}
 	ops := ln.Addr().String()
 	ln.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	program := relayProgram(t) // which may build it
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, relayProgram(t), "serve", "--listen", "127.0.0.1:0", "--ops", ops, "--state", filepath.Join(t.TempDir(), "state"))
+	cmd := exec.CommandContext(ctx, program, "serve", "--listen", "127.0.0.1:0", "--ops", ops, "--state", filepath.Join(t.TempDir(), "state"))
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -110,7 +110,7 @@ var weakenings = []weakening{
 		{"crypto/pair/conversation.go", "hkdf.Key(sha256.New, binding, nil,", "hkdf.Key(sha256.New, binding[:0], nil,"},
 	}, []string{pairing, "Test"}},
 	{"the relay takes any token", []edit{
-		{"relay/registry.go", "case !slices.Contains(tokens, token.Hash()):", "case len(tokens) < 0:"},
+		{"relay/registry.go", "case !slices.Contains(tokens, token):", "case len(tokens) < 0:"},
 	}, []string{"./relay", "Test"}},
 	{"an endpoint reads frames of any length", []edit{
 		{"transport/wire/frame.go", "		if n > limit {\n", "		if n > limit && false {\n"},
