@@ -167,7 +167,7 @@ func (c *town) wantMet(long bool) {
 		codes []wire.Code
 	}{
 		"sessions ended": {m.sessionsEnded, []wire.Code{
-			wire.CodeNone, wire.CodeReplaced, wire.CodeSilent, wire.CodeAddressLimit, wire.CodeNotAdmitted, wire.CodeTicketExpired, wire.CodeTooManyConns,
+			wire.CodeNone, wire.CodeReplaced, wire.CodeSilent, wire.CodeAddressLimit, wire.CodeNotAdmitted, wire.CodeTicketExpired,
 		}},
 		"streams refused": {m.streamsRefused, []wire.Code{
 			wire.CodeRouteUnknown, wire.CodeTokenRefused, wire.CodeDeviceLimit, wire.CodeStreamLimit, wire.CodeVolumeLimit, wire.CodeMemory, wire.CodeRelayStreams,

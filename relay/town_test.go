@@ -72,7 +72,7 @@ func between(r *rand.Rand, a, b time.Duration) time.Duration { return a + rand.N
 // Admit is the relay's policy: routes have different grants. Some get a volume
 // that grows, some are asked about again and again until their time is over.
 func (c *town) Admit(_ context.Context, r admit.Request) (admit.Grant, error) {
-	switch c.number[r.Route] % 6 {
+	switch c.number[r.Route] % 5 {
 	case 0:
 		return admit.Grant{Volume: 256 << 10 * int64(1+time.Since(c.begin)/(20*time.Minute))}, nil
 	case 1:
@@ -354,7 +354,7 @@ func use(r *rand.Rand, st transport.Stream, code wire.Code) {
 	defer st.Reset(code)
 	st.SetDeadline(time.Now().Add(between(r, time.Second, 10*time.Second)))
 	size := r.IntN(20_000)
-	if r.IntN(15) == 0 {
+	if r.IntN(10) == 0 {
 		size = 600_000
 	}
 	send := func() { st.Write(make([]byte, size)) }
