@@ -2,6 +2,7 @@ package share
 
 import (
 	"container/heap"
+	"math"
 	"time"
 )
 
@@ -70,7 +71,9 @@ func (l *Line) grant(n *node) {
 			break
 		}
 		n.parent.clock = max(n.parent.clock, n.start)
-		n.start += float64(bytes) / n.weight
+		// By one step of a float64 at least: beside a clock that has come far the
+		// bytes of a heavy node vanish, and its turn would never end.
+		n.start = max(n.start+float64(bytes)/n.weight, math.Nextafter(n.start, math.Inf(1)))
 		if n.index >= 0 {
 			heap.Fix(&n.parent.ready, n.index)
 		}
