@@ -166,11 +166,13 @@ func scaled(n uint64, factor float64, binary string) string {
 	return strings.TrimSuffix(strconv.FormatFloat(f, 'f', 1, 64), ".0") + " " + prefixes[i] + binary
 }
 
-// limitLog tells the log of limits that are met, once a minute at most for each,
-// and of most and all of a volume. It belongs to who has looked at it first.
+// limitLog tells the log of limits that are met, and of most and all of a volume,
+// once a minute at most of each: a relay may say now this and now that. It
+// belongs to who has looked at it first.
 type limitLog struct {
-	said map[wire.Code]time.Time // when the log heard of it; nil before the first
-	used int                     // of the volume, in percent, that was told of; 0 again in another month
+	said      map[wire.Code]time.Time // when the log heard of it; nil before the first
+	used      int                     // of the volume, in percent, that was told of; 0 again in another month
+	most, all time.Time               // when the log heard that so much of the volume is used
 }
 
 // look says what is new among limits, of the relay that where names.
@@ -196,14 +198,18 @@ func (g *limitLog) volume(log *slog.Logger, where string, l hop.Limit, now time.
 	if limit == 0 {
 		return
 	}
-	used, how := 0, ""
+	used, how, said := 0, "", (*time.Time)(nil)
 	switch left := float64(min(l.Left, limit)) / float64(limit); {
 	case left == 0:
-		used, how = 100, "all"
+		used, how, said = 100, "all", &g.all
 	case 100*(1-left) >= volumeWarning:
-		used, how = volumeWarning, "most"
+		used, how, said = volumeWarning, "most", &g.most
 	}
 	if used > g.used {
+		if !said.IsZero() && now.Sub(*said) < sayLimitEvery {
+			return
+		}
+		*said = now
 		log.Warn(how+" of what the relay forwards for this server in a month is used", "relay", where, "code", l.Code.String(), "limit", limitText(l, now))
 	}
 	g.used = used

@@ -104,10 +104,15 @@ func TestLimitLog(t *testing.T) {
 	}
 	for _, step := range []struct {
 		left  uint64
+		after time.Duration
 		lines int
 	}{
-		{1000, 0}, {210, 0}, {200, 1}, {100, 0}, {1, 0}, {0, 1}, {0, 0}, {1000, 0}, {0, 1},
+		{1000, 0, 0}, {210, 0, 0}, {200, 0, 1}, {100, 0, 0}, {1, 0, 0}, {0, 0, 1}, {0, 0, 0},
+		{1000, time.Hour, 0}, {0, 0, 1},
+		// A relay that says now this and now that fills no log.
+		{1000, 0, 0}, {0, 0, 0}, {1000, 0, 0}, {200, 0, 1}, {0, 0, 0}, {1000, 0, 0}, {200, 0, 0}, {0, time.Minute, 1},
 	} {
+		now = now.Add(step.after)
 		if got := lines(wire.Limit{Code: wire.CodeVolumeLimit, Limit: 1000, Left: step.left}); got != step.lines {
 			t.Errorf("%d left is logged as %d lines, want %d", step.left, got, step.lines)
 		}
