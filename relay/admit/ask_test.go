@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -88,6 +90,39 @@ func TestAskAnswers(t *testing.T) {
 			wantRefusal(t, err, tc.code, tc.word)
 		})
 	}
+}
+
+// FuzzAnswer reads every input as terms and as a sentence.
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte(`{"rate":50000000,"sessions":3,"volume":1099511627776,"weight":2,"until":"2030-01-31T12:00:00Z"}`))
+	f.Add([]byte("{}\n"))
+	f.Add([]byte("{}{}"))
+	f.Add([]byte(`{"rate":-1}`))
+	f.Add([]byte("pay your bill\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if s := sentence(text); len(s) > maxSentence || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+			t.Errorf("%q is shown as %q", text, s)
+		}
+		g, err := terms(text)
+		if err != nil {
+			return
+		}
+		if g.Rate < 0 || g.Sessions < 0 || g.Volume < 0 || g.Weight < 0 {
+			t.Errorf("%s has a negative term: %+v", text, g)
+		}
+		b, err := json.Marshal(answer(g))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := terms(b)
+		if err != nil || !again.Until.Equal(g.Until) {
+			t.Errorf("%s is %+v and then %+v, %v", text, g, again, err)
+		}
+		again.Until = g.Until
+		if again != g {
+			t.Errorf("%s is %+v and then %+v", text, g, again)
+		}
+	})
 }
 
 // TestAskInVain asks services that do not answer.

@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -236,10 +237,15 @@ func TestReadTicketOfOthers(t *testing.T) {
 	}
 }
 
+// fuzzKey is the same in all processes of a fuzzer, and so is what it signs.
+func fuzzKey() ed25519.PrivateKey {
+	return ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize))
+}
+
 func FuzzAdmitTicket(f *testing.F) {
-	key := newEd25519(f)
+	key := fuzzKey()
 	p := policyOf(f, key, newP256(f))
-	good := sign(f, key, Ticket{Route: here, Grant: Grant{Until: time.Now().Add(100 * time.Hour)}})
+	good := sign(f, key, Ticket{Route: here, Grant: Grant{Until: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}})
 	f.Add(good)
 	f.Add("")
 	f.Add(good[:40])
@@ -248,6 +254,42 @@ func FuzzAdmitTicket(f *testing.F) {
 		_, err := p.Admit(t.Context(), Request{here, text})
 		if (err == nil) != (text == good) {
 			t.Errorf("%q: %v", text, err)
+		}
+	})
+}
+
+// FuzzClaims has an issuer sign every input as claims.
+func FuzzClaims(f *testing.F) {
+	key := fuzzKey()
+	p := policyOf(f, key)
+	encode := base64.RawURLEncoding.EncodeToString
+	for _, claims := range []string{
+		`{"route":"` + here.String() + `","exp":4102444800}`,
+		`{"route":"` + here.String() + `","exp":4102444800,"nbf":1,"rate":1,"sessions":2,"volume":3,"weight":4}`,
+		`{"route":"` + there.String() + `","exp":4102444800}`,
+		`{"route":"` + here.String() + `","exp":1}`,
+		`{"route":"` + here.String() + `","exp":4102444800,"nbf":4102444800}`,
+		`{"route":"x","exp":4102444800.5,"rate":-1}`,
+	} {
+		f.Add([]byte(claims))
+	}
+	f.Fuzz(func(t *testing.T, claims []byte) {
+		text := encode([]byte(`{"alg":"EdDSA"}`)) + "." + encode(claims)
+		text += "." + encode(ed25519.Sign(key, []byte(text)))
+		grant, err := p.Admit(t.Context(), Request{here, text})
+		if err != nil {
+			if r, ok := errors.AsType[*Refusal](err); !ok || r.Code != wire.CodeTicketRefused && r.Code != wire.CodeTicketExpired {
+				t.Errorf("%s: %v", claims, err)
+			}
+			return
+		}
+		read, err := ReadTicket(text)
+		now := time.Now()
+		if err != nil || read.Route != here || read.Grant != grant || now.Before(read.NotBefore) || now.After(read.Until) {
+			t.Errorf("%s is admitted as %+v and reads as %+v, %v", claims, grant, read, err)
+		}
+		if grant.Rate < 0 || grant.Sessions < 0 || grant.Volume < 0 || grant.Weight < 0 {
+			t.Errorf("%s is admitted with a negative term: %+v", claims, grant)
 		}
 	})
 }
