@@ -5,13 +5,59 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
+// fixedTalk has the same bytes in every process: the one of a fuzzer that runs
+// inputs is another than the one that adds them.
+func fixedTalk(t testing.TB) *recording {
+	t.Helper()
+	secret, salt := count(0, secretLen), [saltLen]byte(count(0x80, saltLen))
+	su := suites()[0]
+	r := &recording{t: t, s: sessionWith(t, su, secret), name: &streamName{suite: su, id: 3, salt: [saltLen]byte(count(0x40, saltLen))}}
+	body := bytes.Repeat([]byte("0123456789"), 40)
+	half := func(preface, secret []byte, err error, contents ...[]byte) (bytesOf, content []byte) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		commit, err := commitOf(secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sealAll(t, su, append(preface, commit...), secret, contents), bytes.Join(contents, nil)
+	}
+	opens, err := r.name.openSecret(secret)
+	first := append(binary.BigEndian.AppendUint64([]byte{kindSealed}, r.name.id), r.name.salt[:]...)
+	r.up, r.said = half(first, opens, err, []byte("GET /film"), body)
+	accepts, err := r.name.acceptSecret(secret, salt)
+	r.down, r.answered = half(append([]byte{kindSealed}, salt[:]...), accepts, err, []byte("200 OK"), body, body)
+	return r
+}
+
+// sealAll appends records of the contents and the end of a half.
+func sealAll(t testing.TB, su *suite, b, secret []byte, contents [][]byte) []byte {
+	t.Helper()
+	h, err := newHalf(su, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range contents {
+		if b, err = h.seal(slices.Grow(b, recordOverhead+len(c)), recordData, c, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b, err = h.seal(slices.Grow(b, recordOverhead), recordEnd, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 func FuzzOpenPreface(f *testing.F) {
-	r := shortTalk(f, suites()[0])
+	r := fixedTalk(f)
 	f.Add(r.up[:openPrefaceLen])
 	f.Add(append([]byte{kindResumed}, r.up[1:openPrefaceLen]...))
 	f.Add([]byte{kindSealed})
@@ -93,7 +139,7 @@ func FuzzResumption(f *testing.F) {
 // returns its bytes one whole record after the other, and says rightly why it
 // stops.
 func FuzzRecordReader(f *testing.F) {
-	r := shortTalk(f, suites()[0])
+	r := fixedTalk(f)
 	records := r.up[openPrefaceLen:]
 	f.Add(records, uint16(1))
 	f.Add(records, uint16(0xffff))
@@ -155,7 +201,7 @@ func (p *pieces) Read(to []byte) (int, error) {
 // FuzzHalves feeds anything to both kinds of readers: only the authentic bytes
 // read as a whole, and nothing but a part of the content is ever handed out.
 func FuzzHalves(f *testing.F) {
-	r := shortTalk(f, suites()[0])
+	r := fixedTalk(f)
 	for _, h := range r.halves() {
 		f.Add(h.bytes)
 		f.Add(h.bytes[:len(h.bytes)/2])
@@ -167,6 +213,70 @@ func FuzzHalves(f *testing.F) {
 				if bytes.Equal(b, h.bytes) != (err == nil) || !bytes.HasPrefix(h.content, got) {
 					t.Fatalf("%s's half: read %q, %v of %x", h.name, got, err, b)
 				}
+			}
+		})
+	})
+}
+
+// FuzzInner has the other endpoint seal anything: b is what is inside its
+// records, each after its length in two bytes.
+func FuzzInner(f *testing.F) {
+	add := func(inner ...string) {
+		var b []byte
+		for _, s := range inner {
+			b = append(binary.BigEndian.AppendUint16(b, uint16(len(s))), s...)
+		}
+		f.Add(b)
+	}
+	add("GET /\x01\x00\x00", "film\x01", "\x02")
+	add("\x01", "all\x02")
+	add("cut\x01")
+	add("more\x02", "\x02")
+	add("kind\x03", "\x02")
+	add("\x00\x00", "\x02")
+	add("x\x01"+strings.Repeat("\x00", maxPadding), "x\x01"+strings.Repeat("\x00", maxPadding+1), "\x02")
+	add(strings.Repeat("x", maxContent)+"\x01", strings.Repeat("y", maxContent+1)+"\x01")
+	add(append(slices.Repeat([]string{"\x01"}, maxEmpty+1), "\x02")...)
+	r := fixedTalk(f)
+	secret, err := r.name.openSecret(r.s.secret)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := newHalf(r.s.suite, secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sealed := bytes.Clone(r.up[:openPrefaceLen])
+		var content []byte
+		var ended, bad bool
+		for empty := 0; len(b) > 2; {
+			inner := b[2:min(len(b), 2+int(binary.BigEndian.Uint16(b)))]
+			b = b[2+len(inner):]
+			if len(inner) == 0 {
+				continue // less than a record can have
+			}
+			last := len(inner) - 1
+			if sealed, err = h.seal(slices.Grow(sealed, recordOverhead+last), inner[last], inner[:last], 0); err != nil {
+				t.Fatal(err)
+			}
+			said := bytes.TrimRight(inner, "\x00")
+			if bad = bad || ended || len(said) == 0 || len(inner)-len(said) > maxPadding; bad {
+				continue
+			}
+			kind, said := said[len(said)-1], said[:len(said)-1]
+			if empty++; len(said) > 0 {
+				empty = 0
+			}
+			ended = kind == recordEnd
+			if bad = kind != recordData && !ended || len(said) > maxContent || empty > maxEmpty && !ended; !bad {
+				content = append(content, said...)
+			}
+		}
+		synctest.Test(t, func(t *testing.T) {
+			got, err := r.halves()[0].settled(sealed)
+			if whole := ended && !bad; whole != (err == nil) || whole && len(got) < len(content) || !bytes.HasPrefix(content, got) {
+				t.Fatalf("read %q, %v, want %q, all of it %v", got, err, content, whole)
 			}
 		})
 	})
