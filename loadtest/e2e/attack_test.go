@@ -181,41 +181,38 @@ type attackResult struct {
 }
 
 // TestAttack watches films through a relay that is attacked in several ways,
-// one after the other: the films go on, others still get in, and the relay's
-// memory comes back to where it was. It has the machine to itself, attackers
-// included, which take their part of it.
+// one after the other: no film stalls, others still get in, and the relay's
+// memory comes back to where it was. In its long form the films keep 95 % of
+// their rate, and the memory is back after a minute. It has the machine to
+// itself, attackers included, which take their part of it.
 func TestAttack(t *testing.T) {
-	homes, films, settles, allowed := 3, 2, 0*time.Second, int64(shortAllowance)
+	// allowed is how many bytes the relay may hold more besides 10 %: its heap is
+	// small and has pieces that were used for the first time.
+	homes, films, settles, allowed := 3, 2, 0*time.Second, int64(16<<20)
 	if *attackTime > 0 {
-		homes, films, settles, allowed = 4, 3, time.Minute, 0
+		homes, films, settles, allowed = 4, 3, time.Minute, 4<<20
 	}
 	s := newAttackSite(t)
 	viewers := startFilms(t, s.people, s.line, homes, films)
 	if settles > 0 { // as after a restart, when all endpoints of a larger relay come
 		s.under(t, attack{"storm", 12 * time.Second, []attackPlan{{Kind: "silent", From: strangers, Count: 2000}}}, viewers)
 	}
-	time.Sleep(attackBuffer + settles)
+	time.Sleep(2*time.Second + settles)
 	calm := viewers.during(func() { time.Sleep(4*time.Second + settles/6) })
 	var results []attackResult
 	for _, a := range attacks(*attackTime) {
 		t.Run(a.name, func(t *testing.T) {
 			r := s.under(t, a, viewers)
 			time.Sleep(settles)
-			back := func() error {
-				if r.later = s.memory(t); r.later > r.before*11/10+allowed {
-					return fmt.Errorf("the relay holds %d MiB, %d before", r.later>>20, r.before>>20)
-				}
-				return nil
+			r.later = s.memory(t)
+			if most := r.before*11/10 + allowed; settles > 0 && r.later > most {
+				t.Errorf("the relay holds %.1f MiB, %.1f before", mib(r.later), mib(r.before))
 			}
-			if settles > 0 {
-				if err := back(); err != nil {
-					t.Error(err)
-				}
-			} else {
-				eventually(t, 2*patience, "its memory comes back", back)
+			if r.films.stalls > 0 {
+				t.Errorf("%d films stalled", r.films.stalls)
 			}
-			if r.films.stalls > 0 || r.films.worst < 0.95*attackFilm {
-				t.Errorf("%d films stalled, the slowest came at %.1f %%", r.films.stalls, 100*r.films.worst/attackFilm)
+			if settles > 0 && r.films.worst < 0.95*attackFilm { // in a few seconds a hiccup of the machine is more than that
+				t.Errorf("the slowest film came at %.1f %%", 100*r.films.worst/attackFilm)
 			}
 			if len(r.visitor.Took) == 0 {
 				t.Error("nobody else gets in")
@@ -223,14 +220,18 @@ func TestAttack(t *testing.T) {
 			results = append(results, r)
 		})
 	}
+	if settles == 0 && len(results) > 0 {
+		eventually(t, 2*patience, "the relay's memory comes back", func() error {
+			if now, most := s.memory(t), results[0].before*11/10+allowed; now > most {
+				return fmt.Errorf("it holds %.1f MiB, %.1f before", mib(now), mib(results[0].before))
+			}
+			return nil
+		})
+	}
 	viewers.wantWhole(t)
 	t.Logf("%d films at 8 Mbit/s in %d homes; before the attacks all came at %.1f %%, the slowest at %.1f %%, %.2f s late at most\n%s", homes*films, homes,
 		100*calm.rate/attackFilm/float64(homes*films), 100*calm.worst/attackFilm, calm.late.Seconds(), attackTable(results, homes*films))
 }
-
-// shortAllowance is what a relay that has just started may hold more after a
-// short attack: what it used for the first time.
-const shortAllowance = 12 << 20
 
 // under attacks for a while.
 func (s *attackSite) under(t *testing.T, a attack, viewers *attackViewers) attackResult {

@@ -21,7 +21,7 @@ import (
 // what is late is missing. A player has attackBuffer of it when it begins.
 const (
 	attackFilm   = 1_000_000 // bytes per second
-	attackBuffer = 4 * time.Second
+	attackBuffer = 10 * time.Second
 	attackPiece  = 50 * time.Millisecond
 )
 
