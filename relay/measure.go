@@ -21,8 +21,9 @@ const measureTime = 10 * time.Second
 const measureChunk = 16 << 10
 
 // measure serves a MEASURE of an endpoint that may ask for one, within the rates
-// of its route.
-func (s *session) measure(st transport.Stream, m wire.Measure, route *share.Route) {
+// of its route. All measurements of a route have the share of one device: who
+// measures over many connections gets no more.
+func (s *session) measure(st transport.Stream, m wire.Measure, part *share.Device) {
 	if !s.enterMeasure(int64(m.Bytes)) {
 		s.refuseMeasure(st, wire.CodeMeasureLimit)
 		return
@@ -37,7 +38,7 @@ func (s *session) measure(st transport.Stream, m wire.Measure, route *share.Rout
 	}
 	defer up.Leave()
 	defer down.Leave()
-	flow := route.Device(0).Flow(wire.Bulk)
+	flow := part.Flow(wire.Bulk)
 	defer flow.Leave()
 	defer context.AfterFunc(s.ctx, flow.Leave)()
 	defer time.AfterFunc(measureTime, flow.Leave).Stop() // its turn may never come

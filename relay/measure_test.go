@@ -2,10 +2,12 @@ package relay
 
 import (
 	"io"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -195,4 +197,40 @@ func TestMeasureStarved(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMeasurementsShare: who measures over many connections takes no more of a
+// route than one device does.
+func TestMeasurementsShare(t *testing.T) {
+	simulate(t, limited(Limits{RouteRate: 8e6}), func(w *world) {
+		token, hashes := tokensOf(2)
+		home, route := w.agent(hashes...)
+		away := w.deviceOf(route, token[0])
+		device, err := away.OpenUrgent(w.ctx(), wire.Bulk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		agent, err := home.Accept(w.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hop.ReadIncoming(agent); err != nil {
+			t.Fatal(err)
+		}
+		var wait sync.WaitGroup
+		for range 8 {
+			sess := w.dial(nil)
+			w.say(sess, wire.Hello{}.Append(nil))
+			st := w.say(sess, wire.Measure{Down: true, Bytes: wire.MaxMeasure, Route: route, Token: token[1]}.Append(nil))
+			wait.Go(func() { io.Copy(io.Discard, st) })
+		}
+		const during = 8 * time.Second // less than a measurement
+		var within int
+		wait.Go(func() { pump(t, agent, during) })
+		wait.Go(func() { _, within = drink(t, device, during) })
+		wait.Wait()
+		if rate := float64(within) * 8 / during.Seconds(); rate < 3.6e6 {
+			t.Errorf("a download has %.1f Mbit/s of 8 beside one device that measures", rate/1e6)
+		}
+	})
 }

@@ -36,11 +36,16 @@ type group struct {
 	// its limits, guarded by registry.mu
 	terms   terms
 	share   *share.Route
+	measure *share.Device              // what all measurements are of together; constant
 	devices map[wire.TokenHash]*device // that have come; nil before the first
 	present int                        // of them, those that have streams
 	streams int
 	telling *time.Timer // calls report; nil: nothing to report
 	left    uint64      // of the volume, as the agent was told last
+}
+
+func newGroup(route wire.Route, instance wire.Instance, s *share.Route) *group {
+	return &group{route: route, instance: instance, share: s, measure: s.Device(0)}
 }
 
 // place is where a device's streams go while it has any.
@@ -97,10 +102,10 @@ func (r *registry) put(a *agent, reg wire.Register, v verdict) (replaced []*agen
 		if most := r.limits.MaxRoutes; most > 0 && len(r.groups) >= most {
 			return nil, &refusal{wire.CodeRouteLimit, fmt.Sprintf("this relay takes %d servers and has them", most)}
 		}
-		g = &group{route: a.route, instance: reg.Instance, share: r.line.Route(1, 0)}
+		g = newGroup(a.route, reg.Instance, r.line.Route(1, 0))
 	case g.instance != reg.Instance:
 		replaced = g.agents
-		g = &group{route: a.route, instance: reg.Instance, share: g.share}
+		g = newGroup(a.route, reg.Instance, g.share)
 	case len(g.agents) >= wire.MaxConnections:
 		return nil, &refusal{wire.CodeTooManyConns, fmt.Sprintf("this agent has %d connections here already, which is the most", wire.MaxConnections)}
 	}
