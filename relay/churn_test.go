@@ -157,6 +157,30 @@ func (c *town) wantIdle() {
 	}
 }
 
+// wantConsistent checks what each agent counts of its devices against the
+// devices, at any time.
+func (c *town) wantConsistent() {
+	r := &c.relay.registry
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, g := range r.groups {
+		present, streams, on := 0, 0, 0
+		for _, d := range g.devices {
+			streams += d.streams
+			if d.streams > 0 {
+				present++
+			}
+		}
+		for _, a := range g.agents {
+			on += a.streams
+		}
+		if present != g.present || streams != g.streams || on > streams || len(g.places) > on {
+			c.t.Errorf("an agent counts %d devices with %d streams, which have %d; %d have a place, %d streams a connection",
+				g.present, g.streams, streams, len(g.places), on)
+		}
+	}
+}
+
 // wantMet logs what the churn has met, and checks that nothing is missing if it
 // was long enough.
 func (c *town) wantMet(long bool) {

@@ -226,7 +226,10 @@ func (c *town) round(r *rand.Rand) func() {
 				devices.Wait()
 			})
 		}
+		time.Sleep(time.Second)
+		c.wantConsistent()
 		wait.Wait()
+		c.wantConsistent()
 	}
 }
 
