@@ -53,7 +53,11 @@ func TestFollowTicket(t *testing.T) {
 	})
 	step := func(text string) {
 		t.Helper()
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		// The tick before may still be reading: it finds one text or the other.
+		if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
 			t.Fatal(err)
 		}
 		ticks <- time.Time{}
