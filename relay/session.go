@@ -171,8 +171,10 @@ func (s *session) hold(control transport.Stream) {
 // goodbyeWithin bounds the wait for an endpoint that takes no bytes.
 const goodbyeWithin = 100 * time.Millisecond
 
-// sayGoodbye tells the endpoint that the session is about to end. It does not
-// wait for the frame to arrive, and reports whether there was somebody to tell.
+// sayGoodbye tells the endpoint that the session is about to end, and an agent
+// before how much of its volume is used: nothing can follow a goodbye. It does
+// not wait for the frames to arrive, and reports whether there was somebody to
+// tell.
 func (s *session) sayGoodbye(g wire.Goodbye) bool {
 	s.mu.Lock()
 	control := s.control
@@ -181,8 +183,12 @@ func (s *session) sayGoodbye(g wire.Goodbye) bool {
 	if control == nil {
 		return false
 	}
+	var b []byte
+	if s.agent != nil { // it was set before control was
+		b = s.relay.lastReceipt(s.agent.group)
+	}
 	control.SetWriteDeadline(time.Now().Add(goodbyeWithin))
-	_, err := control.Write(g.Append(nil))
+	_, err := control.Write(g.Append(b))
 	return err == nil
 }
 

@@ -90,6 +90,22 @@ func (r *registry) terms(g *group) (all []news) {
 	return all
 }
 
+// lastReceipt returns a RECEIPT for the agent of a route, nothing if it has no
+// volume.
+func (r *Relay) lastReceipt(g *group) []byte {
+	r.registry.mu.Lock()
+	defer r.registry.mu.Unlock()
+	if r.registry.volumes.limit(g) == nil {
+		return nil
+	}
+	receipt := r.registry.volumes.receipt(g.route)
+	if receipt == "" {
+		return nil
+	}
+	r.metrics.receiptsGiven.Inc()
+	return receipt.Append(nil)
+}
+
 // met tells a device, and the agent of the route, which limit a stream met.
 func (r *Relay) met(s *session, g *group, l wire.Limit) {
 	news{to: s, limits: []wire.Limit{l}}.tell(false)

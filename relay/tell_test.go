@@ -37,3 +37,29 @@ func TestTellNewLimit(t *testing.T) {
 		}
 	})
 }
+
+// TestLastReceipt ends a relay, at once and after it was emptied, before its
+// agent's next receipt is due: the last one comes with the goodbye.
+func TestLastReceipt(t *testing.T) {
+	for _, empty := range []bool{false, true} {
+		cfg := limited(Limits{RouteVolume: 1 << 30})
+		simulate(t, cfg, func(w *world) {
+			s := w.stream()
+			route := w.onlyRoute()
+			const bytes = 4 << 20
+			go s.agent.Write(make([]byte, bytes))
+			if _, err := io.ReadFull(s.device, make([]byte, bytes)); err != nil {
+				t.Fatal(err)
+			}
+			if empty {
+				go w.relay.Drain(w.ctx(), time.Second)
+				time.Sleep(2 * time.Second)
+			}
+			w.shutdown()
+			used, err := cfg.Receipts.Read(s.home.Receipt(), route, time.Now())
+			if err != nil || used < bytes-batch {
+				t.Errorf("emptied %v: the receipt says %d bytes of %d, %v", empty, used, bytes, err)
+			}
+		})
+	}
+}
