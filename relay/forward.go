@@ -130,7 +130,7 @@ func (d *direction) drain() {
 			return // the direction was ended
 		}
 		if d.share.Take(len(p)) != nil {
-			return // the stream was cut
+			return // the stream was cut, or dst reads no more
 		}
 		n, err := d.dst.stream.Write(p)
 		d.buffer.Release(n)
@@ -156,6 +156,7 @@ func (d *direction) unwanted(err error) {
 	}
 	d.src.stream.StopRead()
 	d.buffer.Abort(errCut)
+	d.share.Leave() // its turn may never come
 }
 
 // cut ends both streams with the first code that it is given.

@@ -213,11 +213,22 @@ func (f *Flow) Leave() {
 	f.line.mu.Lock()
 	defer f.line.mu.Unlock()
 	for i := range f.halves {
-		h := &f.halves[i]
-		h.left = true
-		f.line.withdraw(h)
-		h.granted.Signal()
+		f.halves[i].leave()
 	}
+}
+
+// Leave takes one direction out, as Leave of the flow does both.
+func (h *Half) Leave() {
+	h.line.mu.Lock()
+	defer h.line.mu.Unlock()
+	h.leave()
+}
+
+// leave needs Line.mu.
+func (h *Half) leave() {
+	h.left = true
+	h.line.withdraw(h)
+	h.granted.Signal()
 }
 
 // Take waits until n bytes may be forwarded; n is at most some 16 KiB, so that

@@ -281,6 +281,10 @@ func TestLeave(t *testing.T) {
 		if s := l.Stats(); s.Waiting != 2 || s.Bytes != 2*block {
 			t.Errorf("waiting: %+v", s)
 		}
+		up.Leave() // the other one goes on
+		if s := l.Stats(); s.Waiting != 1 || s.Bytes != block {
+			t.Errorf("waiting after one half has left: %+v", s)
+		}
 		flow.Leave()
 		wait.Wait()
 		if s := l.Stats(); s != (WaitStats{}) || len(l.root.ready) != 0 {
