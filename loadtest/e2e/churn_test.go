@@ -46,7 +46,7 @@ func TestChurn(t *testing.T) {
 type standing struct {
 	resident   float64 // bytes
 	goroutines float64
-	came, gone float64 // sessions
+	gone       float64 // sessions that have ended
 	streams    float64 // opened so far
 	agents     float64
 	left       float64 // sessions and streams that are there now
