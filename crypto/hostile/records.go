@@ -17,7 +17,7 @@ const victim = 2
 
 // persistence is how long an application waits for a stream that the relay
 // spoils again and again.
-const persistence = 8 * time.Second
+const persistence = 15 * time.Second
 
 // place is where in a half of the victim something is done.
 type place struct {
