@@ -92,7 +92,8 @@ func (l Limits) terms(g admit.Grant) terms {
 }
 
 // SetLimits replaces the limits. What runs goes on: who has more than may be
-// now gets no more.
+// now gets no more. The agents are told in the background, as some may take no
+// word.
 func (r *Relay) SetLimits(l Limits) {
 	l = l.resolved()
 	r.mu.Lock()
@@ -100,9 +101,11 @@ func (r *Relay) SetLimits(l Limits) {
 	r.mu.Unlock()
 	r.line.SetRate(l.Egress)
 	groups := r.registry.limit(l)
-	for g, ok := groups(); ok; g, ok = groups() {
-		r.tellTerms(g)
-	}
+	r.background(func() {
+		for g, ok := groups(); ok; g, ok = groups() {
+			r.tellTerms(g)
+		}
+	})
 }
 
 // limit bounds how many sessions a relay has at the same time: all together, of

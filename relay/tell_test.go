@@ -2,9 +2,11 @@ package relay
 
 import (
 	"io"
+	"os"
 	"testing"
 	"time"
 
+	"github.com/blindrelay/blindrelay/transport"
 	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
@@ -62,4 +64,35 @@ func TestLastReceipt(t *testing.T) {
 			}
 		})
 	}
+}
+
+// deaf is a control stream whose other end takes no bytes.
+type deaf struct{ transport.Stream }
+
+func (deaf) Write([]byte) (int, error) {
+	time.Sleep(goodbyeWithin)
+	return 0, os.ErrDeadlineExceeded
+}
+
+// TestDeafAgents: agents that take no word do not hold up a change of the limits.
+func TestDeafAgents(t *testing.T) {
+	simulate(t, admitAll, func(w *world) {
+		const agents = 20
+		for range agents {
+			w.agent()
+		}
+		w.relay.mu.Lock()
+		for s := range w.relay.sessions {
+			s.mu.Lock()
+			s.control = deaf{s.control}
+			s.mu.Unlock()
+		}
+		w.relay.mu.Unlock()
+		begin := time.Now()
+		w.relay.SetLimits(Limits{RouteRate: 1e6})
+		if took := time.Since(begin); took >= goodbyeWithin {
+			t.Errorf("a change of the limits took %v", took)
+		}
+		time.Sleep(2 * agents * goodbyeWithin) // all have been told by then
+	})
 }
