@@ -17,7 +17,7 @@ const (
 	MaxReceipts = 64
 	// maxRelayName is the longest name of a relay in the file, in bytes.
 	maxRelayName = 512
-	maxReceipts  = 128 << 10 // bytes of the file
+	maxReceipts  = 512 << 10 // bytes of the file: JSON writes some letters with six
 )
 
 // Receipt is the latest receipt of a relay, see [wire.Receipt]. It is no secret.

@@ -109,3 +109,25 @@ func FuzzReceiptsFile(f *testing.F) {
 		}
 	})
 }
+
+// TestReceiptsOfAnyLetters keeps as much as may be kept, in letters that JSON
+// writes with six.
+func TestReceiptsOfAnyLetters(t *testing.T) {
+	home, err := OpenHome(t.TempDir() + "/home")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	var all []Receipt
+	for n := range MaxReceipts {
+		all = append(all, Receipt{
+			Relay: fmt.Sprintf("%0*d", 8, n) + strings.Repeat("<", maxRelayName-8), Text: strings.Repeat("&", wire.MaxReceipt),
+		})
+	}
+	if err := home.SaveReceipts(all); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := home.Receipts(); err != nil || len(got) != MaxReceipts {
+		t.Errorf("of %d receipts %d are read: %v", MaxReceipts, len(got), err)
+	}
+}
