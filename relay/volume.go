@@ -33,6 +33,9 @@ func (v *volumes) at(now time.Time) {
 // spend counts bytes of a route and returns how many it has used.
 func (v *volumes) spend(r wire.Route, bytes int64) int64 {
 	v.at(time.Now())
+	if bytes == 0 {
+		return v.used[r] // it needs no place
+	}
 	v.spent += float64(bytes)
 	return v.raise(r, bytes)
 }
