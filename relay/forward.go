@@ -113,7 +113,7 @@ const batch = 256 << 10
 // count tells them, and reports whether the route may forward more.
 func (d *direction) count(bytes int) bool {
 	d.total.Add(int64(bytes))
-	return d.joint.relay.registry.spend(d.joint.slot, int64(bytes))
+	return d.joint.relay.registry.spend(d.joint.slot.group, int64(bytes))
 }
 
 // drain writes what the buffer holds to dst.

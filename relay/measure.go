@@ -21,15 +21,23 @@ const measureTime = 10 * time.Second
 const measureChunk = 16 << 10
 
 // measure serves a MEASURE of an endpoint that may ask for one, within the rates
-// of its route. All measurements of a route have the share of one device: who
+// and the volume of its route. All measurements of a route have the share of one device: who
 // measures over many connections gets no more.
-func (s *session) measure(st transport.Stream, m wire.Measure, part *share.Device) {
+func (s *session) measure(st transport.Stream, m wire.Measure, g *group) {
+	if over := s.relay.registry.spent(g); over != nil {
+		s.refuseMeasure(st, over.Code)
+		s.relay.met(s, g, *over)
+		return
+	}
 	if !s.enterMeasure(int64(m.Bytes)) {
 		s.refuseMeasure(st, wire.CodeMeasureLimit)
 		return
 	}
 	moved := 0
-	defer func() { s.leaveMeasure(int64(moved)) }()
+	defer func() {
+		s.leaveMeasure(int64(moved))
+		s.relay.registry.spend(g, int64(moved))
+	}()
 	// It takes no more than a forwarded stream would.
 	up, down, ok := s.relay.budget.Join()
 	if !ok {
@@ -38,7 +46,7 @@ func (s *session) measure(st transport.Stream, m wire.Measure, part *share.Devic
 	}
 	defer up.Leave()
 	defer down.Leave()
-	flow := part.Flow(wire.Bulk)
+	flow := g.measure.Flow(wire.Bulk)
 	defer flow.Leave()
 	defer context.AfterFunc(s.ctx, flow.Leave)()
 	defer time.AfterFunc(measureTime, flow.Leave).Stop() // its turn may never come

@@ -109,7 +109,7 @@ func newMetrics() *metrics {
 	m.measuredUp.done, m.measuredDown.done = byDirection("blindrelay_measurements_total", "Measurements that endpoints have made, by direction: up is to the relay.")
 	m.measuredUp.bytes, m.measuredDown.bytes = byDirection("blindrelay_measured_bytes_total", "Bytes of measurements, by direction: up is to the relay.")
 	m.measurementsRefused = byCode("blindrelay_measurements_refused_total", "Measurements that were not made, by code.",
-		wire.CodeRouteUnknown, wire.CodeTokenRefused, wire.CodeMemory, wire.CodeMeasureLimit)
+		wire.CodeRouteUnknown, wire.CodeTokenRefused, wire.CodeMemory, wire.CodeMeasureLimit, wire.CodeVolumeLimit)
 	m.streamsEnded = byCode("blindrelay_streams_ended_total", "Forwarded streams that ended, by code; none is an orderly end.", wire.Codes()...)
 	return m
 }

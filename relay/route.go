@@ -91,7 +91,7 @@ func (r *Relay) measure(s *session, st transport.Stream, payload []byte) {
 		s.refuseMeasure(st, code)
 		return
 	}
-	s.measure(st, m, g.measure)
+	s.measure(st, m, g)
 }
 
 // place opens a stream to the agent over the connection where the device's

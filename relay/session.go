@@ -244,7 +244,7 @@ func (a *agent) later(st transport.Stream) error {
 		if err != nil {
 			return err
 		}
-		a.session.relay.wait.Go(func() { a.session.measure(st, m, a.group.measure) })
+		a.session.relay.wait.Go(func() { a.session.measure(st, m, a.group) })
 		return nil
 	}
 	return fmt.Errorf("%w: type 0x%02x where 0x%02x is due", wire.ErrMalformed, uint8(f.Type), uint8(wire.FrameRegister))

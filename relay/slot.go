@@ -75,15 +75,25 @@ func (r *registry) give(s *slot) {
 	}
 }
 
-// spend counts bytes of the slot's route, and reports whether it may forward
-// more in this month.
-func (r *registry) spend(s *slot, bytes int64) bool {
+// spend counts bytes of a route, and reports whether it may forward more in
+// this month.
+func (r *registry) spend(g *group, bytes int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.group.terms.volume == 0 {
+	if g.terms.volume == 0 {
 		return true
 	}
-	return r.volumes.spend(s.group.route, bytes) < s.group.terms.volume
+	return r.volumes.spend(g.route, bytes) < g.terms.volume
+}
+
+// spent returns the route's volume if it is used up, else nil.
+func (r *registry) spent(g *group) *wire.Limit {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if v := r.volumes.limit(g); v != nil && v.Left == 0 {
+		return v
+	}
+	return nil
 }
 
 // apply has the route's grant rule its terms. Needs mu.

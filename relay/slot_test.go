@@ -331,6 +331,9 @@ func TestVolume(t *testing.T) {
 			t.Errorf("the stream ended with %v after %d bytes", err, n)
 		}
 		wantReset(t, w.ask(away), wire.CodeVolumeLimit)
+		if _, err := away.Measure(w.ctx(), true, 1<<20); !isReset(err, wire.CodeVolumeLimit) {
+			t.Errorf("a measurement of a route without volume: %v", err)
+		}
 		time.Sleep(tellEvery + time.Second)
 		met := func(who string, end interface{ Limits() []hop.Limit }) {
 			t.Helper()
@@ -389,6 +392,28 @@ func TestVolume(t *testing.T) {
 		time.Sleep(31 * 24 * time.Hour)
 		home, away = register(receipt), w.device(route)
 		w.open(away, home)
+	})
+}
+
+func isReset(err error, code wire.Code) bool {
+	reset, ok := errors.AsType[*wire.ResetError](err)
+	return ok && reset.Code == code
+}
+
+// TestMeasureCounts: a measurement is of the route's volume.
+func TestMeasureCounts(t *testing.T) {
+	simulate(t, limited(Limits{RouteVolume: 3 << 20}), func(w *world) {
+		home, route := w.agent()
+		away := w.device(route)
+		for _, up := range []bool{true, false} {
+			if _, err := away.Measure(w.ctx(), up, 2<<20); err != nil {
+				t.Errorf("up %v: %v", up, err)
+			}
+		}
+		if _, err := home.Measure(w.ctx(), true, 1<<20); !isReset(err, wire.CodeVolumeLimit) {
+			t.Errorf("4 MiB of 3 were measured, and one more: %v", err)
+		}
+		wantReset(t, w.ask(away), wire.CodeVolumeLimit)
 	})
 }
 

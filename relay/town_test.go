@@ -74,7 +74,7 @@ func between(r *rand.Rand, a, b time.Duration) time.Duration { return a + rand.N
 func (c *town) Admit(_ context.Context, r admit.Request) (admit.Grant, error) {
 	switch c.number[r.Route] % 5 {
 	case 0:
-		return admit.Grant{Volume: 256 << 10 * int64(1+time.Since(c.begin)/(20*time.Minute))}, nil
+		return admit.Grant{Volume: 64 << 10 * int64(1+time.Since(c.begin)/(20*time.Minute))}, nil
 	case 1:
 		return admit.Grant{Sessions: 1, Weight: 3}, nil
 	case 2:
