@@ -7,7 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -206,17 +205,7 @@ func TestMeasurementsShare(t *testing.T) {
 		token, hashes := tokensOf(2)
 		home, route := w.agent(hashes...)
 		away := w.deviceOf(route, token[0])
-		device, err := away.OpenUrgent(w.ctx(), wire.Bulk)
-		if err != nil {
-			t.Fatal(err)
-		}
-		agent, err := home.Accept(w.ctx())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := hop.ReadIncoming(agent); err != nil {
-			t.Fatal(err)
-		}
+		device, agent := w.openUrgent(away, home, wire.Bulk)
 		var wait sync.WaitGroup
 		for range 8 {
 			sess := w.dial(nil)

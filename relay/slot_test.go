@@ -261,25 +261,11 @@ func TestUrgencyOfStreams(t *testing.T) {
 	simulate(t, limited(Limits{Egress: 10e6}), func(w *world) {
 		home, route := w.agent()
 		away := w.device(route)
-		open := func(u wire.Urgency) (device, agent transport.Stream) {
-			t.Helper()
-			device, err := away.OpenUrgent(w.ctx(), u)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if agent, err = home.Accept(w.ctx()); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := hop.ReadIncoming(agent); err != nil {
-				t.Fatal(err)
-			}
-			return device, agent
-		}
 		const during = 10 * time.Second
 		var wait sync.WaitGroup
 		var within [wire.Bulk + 1]int
 		for u := range within {
-			device, agent := open(wire.Urgency(u))
+			device, agent := w.openUrgent(away, home, wire.Urgency(u))
 			wait.Go(func() { pump(t, agent, during) })
 			wait.Go(func() { _, within[u] = drink(t, device, during) })
 		}

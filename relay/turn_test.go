@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/blindrelay/blindrelay/transport/hop"
 	"github.com/blindrelay/blindrelay/transport/wire"
 )
 
@@ -16,17 +15,7 @@ func TestStopWhileWaiting(t *testing.T) {
 		home, route := w.agent()
 		away := w.device(route)
 		film, filmAgent := w.open(away, home) // playing
-		download, err := away.OpenUrgent(w.ctx(), wire.Bulk)
-		if err != nil {
-			t.Fatal(err)
-		}
-		agent, err := home.Accept(w.ctx())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := hop.ReadIncoming(agent); err != nil {
-			t.Fatal(err)
-		}
+		download, agent := w.openUrgent(away, home, wire.Bulk)
 		const during = 20 * time.Second
 		var wait sync.WaitGroup
 		wait.Go(func() { pump(t, filmAgent, during) })

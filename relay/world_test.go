@@ -265,9 +265,17 @@ func (w *world) device(to wire.Route) *hop.Attachment {
 // open opens a stream and returns both of its ends.
 func (w *world) open(d *hop.Attachment, a *hop.Registration) (device, agent transport.Stream) {
 	w.t.Helper()
-	device = w.ask(d)
-	agent, err := a.Accept(w.ctx())
+	return w.openUrgent(d, a, wire.Playing)
+}
+
+// openUrgent is open with an urgency.
+func (w *world) openUrgent(d *hop.Attachment, a *hop.Registration, u wire.Urgency) (device, agent transport.Stream) {
+	w.t.Helper()
+	device, err := d.OpenUrgent(w.ctx(), u)
 	if err != nil {
+		w.t.Fatal(err)
+	}
+	if agent, err = a.Accept(w.ctx()); err != nil {
 		w.t.Fatal(err)
 	}
 	if _, err := hop.ReadIncoming(agent); err != nil {

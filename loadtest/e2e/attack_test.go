@@ -44,14 +44,7 @@ type attackSite struct {
 func newAttackSite(t *testing.T) *attackSite {
 	t.Helper()
 	s := &attackSite{}
-	for _, ns := range []**netns.Namespace{&s.people, &s.relay, &s.strangers} {
-		made, err := netns.New()
-		if err != nil {
-			unable(t, err)
-		}
-		t.Cleanup(func() { made.Close() })
-		*ns = made
-	}
+	namespaces(t, &s.people, &s.relay, &s.strangers)
 	must(t, netns.Join(s.relay, "people", s.people, "eth0"))
 	must(t, netns.Join(s.relay, "strangers", s.strangers, "eth0"))
 	for _, device := range []string{"all", "default", "strangers"} {

@@ -153,14 +153,7 @@ const (
 func newHops(t *testing.T, lossy lossyLine, w way, seed uint64) *hops {
 	t.Helper()
 	h := &hops{}
-	for _, ns := range []**netns.Namespace{&h.home, &h.relay, &h.device} {
-		made, err := netns.New()
-		if err != nil {
-			unable(t, err)
-		}
-		t.Cleanup(func() { made.Close() })
-		*ns = made
-	}
+	namespaces(t, &h.home, &h.relay, &h.device)
 	lay := func(a *netns.Namespace, name string, b *netns.Namespace, as string, link netsim.Link, seed uint64) *netsim.Line {
 		line, err := netns.JoinEmulated(a, name, b, as, netsim.Config{Path: netsim.Path{Name: name, Up: link, Down: link}, Seed: seed})
 		if err != nil {

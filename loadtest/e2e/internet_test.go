@@ -44,10 +44,10 @@ type internet struct {
 // networks, until unshape.
 const deviceLine = 100_000_000
 
-func newInternet(t *testing.T) *internet {
+// namespaces makes network namespaces that end with the test.
+func namespaces(t *testing.T, all ...**netns.Namespace) {
 	t.Helper()
-	n := &internet{hotelAddress: 2, wifiAddress: 2}
-	for _, ns := range []**netns.Namespace{&n.core, &n.home, &n.hotel, &n.mobile, &n.away, &n.relays[0], &n.relays[1]} {
+	for _, ns := range all {
 		made, err := netns.New()
 		if err != nil {
 			unable(t, err)
@@ -55,6 +55,12 @@ func newInternet(t *testing.T) *internet {
 		t.Cleanup(func() { made.Close() })
 		*ns = made
 	}
+}
+
+func newInternet(t *testing.T) *internet {
+	t.Helper()
+	n := &internet{hotelAddress: 2, wifiAddress: 2}
+	namespaces(t, &n.core, &n.home, &n.hotel, &n.mobile, &n.away, &n.relays[0], &n.relays[1])
 	for _, ns := range []*netns.Namespace{n.core, n.hotel, n.mobile} {
 		must(t, ns.Sysctl("net.ipv4.ip_forward", "1"))
 	}
