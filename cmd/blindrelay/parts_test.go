@@ -123,7 +123,7 @@ func TestMetrics(t *testing.T) {
 	for name, want := range map[string]int{
 		"blindrelay_build_info": 1, "blindrelay_agents": 1, "blindrelay_sessions": 2, "blindrelay_streams": 1,
 		"blindrelay_sessions_ended_total": codes, "blindrelay_streams_refused_total": codes, "blindrelay_streams_ended_total": codes,
-		"blindrelay_draining": 1, "blindrelay_measurements_total": 2, "blindrelay_measured_bytes_total": 2, "blindrelay_measurements_refused_total": 5,
+		"blindrelay_draining": 1, "blindrelay_measurements_total": 2, "blindrelay_measured_bytes_total": 2, "blindrelay_measurements_refused_total": 6,
 		"blindrelay_handshakes_failed_total": 4, "blindrelay_handshakes": 1, "blindrelay_retries_total": 1, "blindrelay_forwarded_bytes_total": 2, "go_goroutines": 1, "process_open_fds": 1,
 	} {
 		if n, err := testutil.GatherAndCount(reg, name); err != nil || n != want {
