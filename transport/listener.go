@@ -85,7 +85,7 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 	}
 	tlsConf := serverTLS(l.shown)
 	for _, s := range cfg.Sockets {
-		d := &door{opened: make(chan struct{}), waiting: 1}
+		d := newDoor()
 		tr := &quic.Transport{
 			Conn:                  s.Conn,
 			ConnectionIDLength:    connIDLen,
@@ -105,7 +105,8 @@ func Listen(cfg ListenConfig) (*Listener, error) {
 		}
 		l.listeners = append(l.listeners, ln)
 		d.ln = ln
-		l.wait.Go(func() { l.accept(d) })
+		first := d.again()
+		l.wait.Go(func() { l.accept(first, d) })
 		close(d.opened)
 	}
 	return l, nil
@@ -163,8 +164,8 @@ func (l *Listener) begin(ctx context.Context, c *quic.ClientInfo, d *door) (cont
 		l.failed(wire.CodeHandshakeLimit)
 		return nil, errTooMany
 	}
-	if d.began() {
-		l.wait.Go(func() { l.accept(d) })
+	if further := d.began(); further != nil {
+		l.wait.Go(func() { l.accept(further, d) })
 	}
 	a := newAttempt(h)
 	a.accepted = context.AfterFunc(ctx, func() {
@@ -177,9 +178,9 @@ func (l *Listener) begin(ctx context.Context, c *quic.ClientInfo, d *door) (cont
 }
 
 // accept puts the connections that come in at a door into the queue.
-func (l *Listener) accept(d *door) {
-	for again := true; again; again = d.again() {
-		conn, err := d.accept()
+func (l *Listener) accept(ctx context.Context, d *door) {
+	for ; ctx != nil; ctx = d.again() {
+		conn, err := d.accept(ctx)
 		if err != nil {
 			return
 		}

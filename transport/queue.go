@@ -90,47 +90,72 @@ type door struct {
 	ln     *quic.Listener // set before opened is closed
 	opened chan struct{}
 
-	mu      sync.Mutex
-	under   int // handshakes under way
-	waiting int // goroutines, at least as many and one
+	mu    sync.Mutex
+	under int // handshakes under way
+	// waiting are the goroutines, at least as many as are under way and one, at
+	// most one more; each with what sends it away.
+	waiting map[context.Context]context.CancelFunc
 }
 
-// began counts a handshake and reports whether another goroutine has to wait.
-func (d *door) began() bool {
+func newDoor() *door {
+	return &door{opened: make(chan struct{}), waiting: make(map[context.Context]context.CancelFunc)}
+}
+
+// began counts a handshake, and returns what another goroutine has to wait with;
+// nil if enough wait.
+func (d *door) began() context.Context {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.under++
-	if d.waiting >= d.under {
-		return false
+	if len(d.waiting) > d.under {
+		return nil
 	}
-	d.waiting++
-	return true
+	return d.enter()
 }
 
-// ended counts one handshake less.
+// ended counts one handshake less. A goroutine that waits for nothing any more
+// leaves.
 func (d *door) ended() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.under--
+	for ctx, leave := range d.waiting {
+		if len(d.waiting) <= d.under+1 {
+			return
+		}
+		delete(d.waiting, ctx)
+		leave()
+	}
 }
 
-// accept waits for a connection whose handshake is done.
-func (d *door) accept() (*quic.Conn, error) {
+// enter adds a goroutine that waits. Needs mu.
+func (d *door) enter() context.Context {
+	ctx, leave := context.WithCancel(context.Background())
+	d.waiting[ctx] = leave
+	return ctx
+}
+
+// accept waits for a connection whose handshake is done. It fails once the
+// listener is closed, or the goroutine was sent away.
+func (d *door) accept(ctx context.Context) (*quic.Conn, error) {
 	<-d.opened
-	conn, err := d.ln.Accept(context.Background())
+	conn, err := d.ln.Accept(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.waiting--
+	if leave := d.waiting[ctx]; leave != nil {
+		delete(d.waiting, ctx)
+		leave()
+	}
 	return conn, err
 }
 
-// again reports whether the goroutine that accepted is to wait again.
-func (d *door) again() bool {
+// again returns what the goroutine that accepted is to wait with again; nil if
+// enough others wait.
+func (d *door) again() context.Context {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.waiting > d.under {
-		return false
+	if len(d.waiting) > d.under {
+		return nil
 	}
-	d.waiting++
-	return true
+	return d.enter()
 }
