@@ -14,20 +14,12 @@ type handshakeLimits struct {
 }
 
 func (l handshakeLimits) check() error {
-	for _, f := range []struct {
-		name  string
-		value int
-	}{
+	return checkCounts([]count{
 		{"max-handshakes", l.MaxHandshakes},
 		{"max-handshakes-per-address", l.MaxHandshakesPerAddress},
 		{"handshake-rate", l.HandshakeRate},
 		{"handshake-rate-per-address", l.HandshakeRatePerAddress},
-	} {
-		if f.value == 0 || f.value < -1 {
-			return usageError{"--" + f.name + " takes a number from 1, or -1 for no limit", f.name}
-		}
-	}
-	return nil
+	})
 }
 
 // count returns what the listeners of a relay share.

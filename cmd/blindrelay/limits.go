@@ -28,15 +28,22 @@ type limits struct {
 
 // check finds numbers that are no limits.
 func (l *limits) check() error {
-	for _, f := range []struct {
-		name string
-		n    int
-	}{
+	return checkCounts([]count{
 		{"max-sessions", l.MaxSessions}, {"max-sessions-per-address", l.MaxSessionsPerAddress}, {"max-routes", l.MaxRoutes},
 		{"max-streams", l.MaxStreams}, {"route-devices", l.RouteDevices}, {"route-streams", l.RouteStreams},
-	} {
-		if f.n == 0 || f.n < -1 {
-			return usageError{fmt.Sprintf("--%s takes a number from 1, or -1 for no limit", f.name), f.name}
+	})
+}
+
+// count is a flag that bounds a number; -1 is no limit.
+type count struct {
+	name  string
+	value int
+}
+
+func checkCounts(all []count) error {
+	for _, c := range all {
+		if c.value == 0 || c.value < -1 {
+			return usageError{fmt.Sprintf("--%s takes a number from 1, or -1 for no limit", c.name), c.name}
 		}
 	}
 	return nil

@@ -41,8 +41,11 @@ func (c *ticketNewCmd) Run(context.Context) error {
 	if c.For < time.Second {
 		return usageError{"--for takes a time from 1s on, for example 720h", "for"}
 	}
-	if c.Sessions < 0 || c.Weight < 0 {
-		return usageError{"--sessions and --weight take a number from 1", "sessions"}
+	if c.Sessions < 0 {
+		return usageError{"--sessions takes a number from 1", "sessions"}
+	}
+	if c.Weight < 0 {
+		return usageError{"--weight takes a number from 1", "weight"}
 	}
 	key, err := signingKey(c.Key)
 	if err != nil {
